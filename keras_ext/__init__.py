@@ -1,0 +1,10 @@
+"""The systems of the kexue.fm blog for Keras 3.
+
+Importing this package registers every serialisable object, so that saved models load.
+"""
+
+from keras_ext import activations, data, layers, losses, metrics, models, ops, tasks
+
+__version__ = "0.1.0"
+
+__all__ = ["activations", "data", "layers", "losses", "metrics", "models", "ops", "tasks"]

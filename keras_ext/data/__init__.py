@@ -1,0 +1,36 @@
+from keras_ext.data.batching import bucket_lengths, collate, make_batches
+from keras_ext.data.conll import read_conll
+from keras_ext.data.json_records import read_cluener, read_cmeee, read_jsonl, write_jsonl
+from keras_ext.data.readers import read_records
+from keras_ext.data.records import check_records, labels_of
+from keras_ext.data.report import Report
+from keras_ext.data.resolve import resolve
+from keras_ext.data.spans import entities_to_tokens, merge_windows, tokens_to_characters
+from keras_ext.data.tokenizer import Encoding, Tokenizer
+from keras_ext.data.validation import plan, validate
+from keras_ext.data.windows import Window, make_windows
+
+__all__ = [
+    "Encoding",
+    "Report",
+    "Tokenizer",
+    "Window",
+    "bucket_lengths",
+    "check_records",
+    "collate",
+    "entities_to_tokens",
+    "labels_of",
+    "make_batches",
+    "make_windows",
+    "merge_windows",
+    "plan",
+    "read_cluener",
+    "read_cmeee",
+    "read_conll",
+    "read_jsonl",
+    "read_records",
+    "resolve",
+    "tokens_to_characters",
+    "validate",
+    "write_jsonl",
+]

@@ -1,0 +1,158 @@
+"""Character entities -> token spans, and token spans -> character entities.
+
+Spans are rows `type, start, end`. In tokens `end` is inclusive, in characters exclusive.
+"""
+
+import collections
+
+import numpy as np
+
+
+def token_borders(offsets):
+    """Where entities can start and end.
+
+    Several tokens may share characters, as the bytes of an emoji do: an entity starts at the
+    first of them and ends at the last. Tokens of zero width and special tokens are no borders.
+
+    Args:
+        offsets: Integer array (n, 2), start and end (exclusive) of each token in characters.
+
+    Returns:
+        Two dictionaries: character start -> token, character end -> token.
+
+    Example:
+
+    >>> token_borders(np.array([[-1, -1], [0, 3], [4, 8]]))
+    ({0: 1, 4: 2}, {3: 1, 8: 2})
+    """
+    starts, ends = {}, {}
+    for index, (start, end) in enumerate(np.asarray(offsets).tolist()):
+        if end > start:
+            starts.setdefault(start, index)
+            ends[end] = index
+    return starts, ends
+
+
+def entities_to_tokens(entities, offsets, label_ids):
+    """Token spans of the entities that lie on token borders.
+
+    Others (off the borders, outside this window, of an unknown label) are left out; `validate`
+    counts them. An entity given twice counts once.
+
+    Args:
+        entities: List of dictionaries with `start`, `end` (exclusive) and `label`.
+        offsets: Integer array (n, 2), character offsets of the tokens of one window or text.
+        label_ids: Dictionary label -> type.
+
+    Returns:
+        int32 array (m, 3) of `type, start, end`, `end` inclusive.
+
+    Example:
+
+    >>> offsets = np.array([[-1, -1], [0, 3], [4, 8], [-1, -1]])
+    >>> entities_to_tokens([{"start": 0, "end": 8, "label": "place"}], offsets, {"place": 0})
+    array([[0, 1, 2]], dtype=int32)
+    """
+    starts, ends = token_borders(offsets)
+    spans = {}
+    for entity in entities:
+        first, last = starts.get(entity["start"]), ends.get(entity["end"])
+        kind = label_ids.get(entity["label"])
+        if kind is not None and first is not None and last is not None and first <= last:
+            spans[kind, first, last] = None
+    return np.array(list(spans), "int32").reshape(-1, 3)
+
+
+def tokens_to_characters(spans, offsets):
+    """Character spans of token spans, the inverse of `entities_to_tokens`.
+
+    Args:
+        spans: Integer array (m, 3) of `type, start, end` in tokens, `end` inclusive.
+        offsets: Integer array (n, 2), character offsets of the tokens.
+
+    Returns:
+        int32 array (m, 3) of `type, start, end` in characters, `end` exclusive.
+
+    Example:
+
+    >>> tokens_to_characters(np.array([[0, 1, 2]]), np.array([[-1, -1], [0, 3], [4, 8], [-1, -1]]))
+    array([[0, 0, 8]], dtype=int32)
+    """
+    spans = np.asarray(spans, "int32").reshape(-1, 3)
+    offsets = np.asarray(offsets, "int32").reshape(-1, 2)
+    kinds, first, last = spans.T
+    return np.stack([kinds, offsets[first, 0], offsets[last, 1]], axis=1)
+
+
+def merge_windows(windows, predictions, documents=None):
+    """Spans predicted in windows -> entities of whole documents.
+
+    A span belongs to the one window that sees most around it: the distance from the span to the
+    window's nearer border is largest (the earlier window wins a tie). Only what this window predicts counts. So the result does not
+    depend on how many windows saw a span, and a piece of an entity cut off at a border
+    vanishes, since another window sees it whole.
+
+    Args:
+        windows: List of `Window`, all windows of each document.
+        predictions: For each window a pair of spans, (m, 3) integers of `type, start, end` in
+            tokens of the window, `end` inclusive, and scores, (m,) floats.
+        documents: Number of documents. Defaults to `None`, one more than the largest index.
+
+    Returns:
+        For each document a dictionary `(type, start, end) -> score` in characters, `end`
+        exclusive. Spans that begin or end on a special token are no text and left out.
+
+    Raises:
+        ValueError: If there is not one prediction a window, or a document is out of range.
+
+    Example:
+
+    >>> from keras_ext.data.windows import Window
+    >>> window = Window(0, 0, np.arange(4), np.array([[-1, -1], [0, 3], [4, 8], [-1, -1]]))
+    >>> merge_windows([window], [([[2, 1, 2]], [0.5])])
+    [{(2, 0, 8): 0.5}]
+    """
+    if len(windows) != len(predictions):
+        raise ValueError(
+            "expected one prediction a window. Received: "
+            f"len(windows)={len(windows)}, len(predictions)={len(predictions)}"
+        )
+    count = max((window.document + 1 for window in windows), default=0)
+    if documents is not None and documents < count:
+        raise ValueError(
+            f"a window is of document {count - 1}. Expected documents > {count - 1}. Received: "
+            f"documents={documents}"
+        )
+    borders = collections.defaultdict(list)
+    for window in windows:
+        borders[window.document].append((window.first, window.first + len(window.ids) - 3))
+    borders = {document: np.array(sorted(pairs)).T for document, pairs in borders.items()}
+    merged = [{} for _ in range(count if documents is None else documents)]
+    for window, (spans, scores) in zip(windows, predictions, strict=True):
+        spans = np.asarray(spans, "int32").reshape(-1, 3)
+        if not len(spans):
+            continue
+        characters = tokens_to_characters(spans, window.offsets)
+        place = spans[:, 1:] + (window.first - 1)
+        owner = _owners(place, *borders[window.document])
+        real = (characters[:, 2] > characters[:, 1]) & (characters[:, 1] >= 0)
+        entities = merged[window.document]
+        for index in np.flatnonzero(real & (owner == window.first)):
+            key, score = tuple(characters[index].tolist()), float(scores[index])
+            entities[key] = max(score, entities.get(key, score))
+    return merged
+
+
+def _owners(place, first, last):
+    """First token of the window that owns each span.
+
+    Spans (m, 2) are from one window, `first` and `last` (w,) the ascending borders of all windows,
+    everything in tokens of the document.
+    """
+    # Only windows that overlap the spans can own one: a long document has thousands of others.
+    near = (last >= place.min(initial=last[-1])) & (first <= place.max(initial=0))
+    first, last = first[near], last[near]
+    # Negative where a span sticks out. That no text follows a border of the document changes
+    # nothing: another window that holds the same span always sees less on that side.
+    context = np.minimum(place[:, :1] - first, last - place[:, 1:])
+    return first[np.argmax(context, axis=1)]

@@ -1,0 +1,159 @@
+import keras
+from keras import ops
+
+from keras_ext.layers.bigram_embedding import BigramEmbedding
+from keras_ext.layers.feed_forward import FeedForward
+from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_ext.models.blocks import check_heads, encoder_inputs, pre_norm
+
+EPSILON = 1e-6
+
+
+@keras.saving.register_keras_serializable(package="keras_ext")
+class BigramRoFormerEncoder(keras.Model):
+    """A small encoder of characters, to be trained from scratch.
+
+        x = dropout([token embedding, bigram embedding])
+        x = dropout(LN(gelu(conv(x))))
+        x = x + dropout(attention(LN(x)));  x = x + dropout(feed_forward(LN(x)));  num_layers times
+        output = LN(x),  0 at padded positions
+
+    The pairs of characters and the convolution stand in for the words that a pretrained encoder
+    knows; normalising before each block instead of after it lets a few thousand sentences train
+    it without a warm-up. The attention is rotary, so no length is the longest. This is a design
+    of this package, not a published architecture: no checkpoints exist for it.
+
+    Padding changes nothing: padded positions are 0 before the convolution and hidden from the
+    attention.
+
+    Args:
+        vocabulary_size: int, number of token ids.
+        bigram_buckets: int, rows of the table of pairs. Defaults to 50000.
+        num_layers: int, number of rotary blocks. Defaults to 3.
+        num_heads: int, attention heads; divides `hidden_dim`. Defaults to 8.
+        hidden_dim: int, width of the blocks and the output. Defaults to 256.
+        intermediate_dim: int, width inside the feed-forward. Defaults to 1024.
+        embedding_dim: int, width of each of the two embeddings. Defaults to 128.
+        kernel_size: int, tokens that the convolution sees. Defaults to 3.
+        dropout: float in [0, 1). Defaults to 0.3.
+        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
+        name: name of the model.
+        trainable: bool. False freezes the model. Defaults to True.
+
+    Call arguments:
+        inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
+            true = token: those of a BERT, though nothing depends on the segments.
+
+    Returns:
+        (b, n, hidden_dim) in the compute dtype, 0 at padded positions.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `hidden_dim`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> encoder = BigramRoFormerEncoder(100, num_layers=1, hidden_dim=16, intermediate_dim=32)
+    >>> ids = np.array([[7, 8, 9]])
+    >>> batch = {"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": ids > 0}
+    >>> tuple(encoder(batch).shape)
+    (1, 3, 16)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size,
+        bigram_buckets=50000,
+        num_layers=3,
+        num_heads=8,
+        hidden_dim=256,
+        intermediate_dim=1024,
+        embedding_dim=128,
+        kernel_size=3,
+        dropout=0.3,
+        dtype=None,
+        name=None,
+        trainable=True,
+    ):
+        check_heads(hidden_dim, num_heads)
+        policy = keras.dtype_policies.get(dtype)
+
+        # === Layers ===
+        token_embedding = keras.layers.Embedding(
+            vocabulary_size, embedding_dim, dtype=policy, name="Embedding-Token"
+        )
+        bigram_embedding = BigramEmbedding(
+            bigram_buckets, embedding_dim, dtype=policy, name="Embedding-Bigram"
+        )
+        convolution = keras.layers.Conv1D(
+            hidden_dim,
+            kernel_size,
+            padding="same",
+            activation="gelu",
+            dtype=policy,
+            name="Embedding-Convolution",
+        )
+
+        def norm(name):
+            return keras.layers.LayerNormalization(epsilon=EPSILON, dtype=policy, name=name)
+
+        def drop(name):
+            return keras.layers.Dropout(dropout, dtype=policy, name=name)
+
+        # === Functional model ===
+        inputs = encoder_inputs()
+        token_ids, padding_mask = inputs["token_ids"], inputs["padding_mask"]
+        embeddings = [token_embedding(token_ids), bigram_embedding(token_ids, mask=padding_mask)]
+        x = keras.layers.Concatenate(dtype=policy, name="Embedding-Token-Bigram")(embeddings)
+        x = drop("Embedding-Dropout")(x)
+        # The kernel reaches over the end of the sentence: padding must look like the zeros there.
+        token = ops.cast(ops.expand_dims(padding_mask, -1), policy.compute_dtype)
+        x = x * token
+        x = norm("Embedding-Norm")(convolution(x))
+        x = drop("Embedding-Norm-Dropout")(x)
+        for i in range(num_layers):
+            attention = MultiHeadSelfAttention(
+                num_heads,
+                hidden_dim // num_heads,
+                rope=True,
+                dtype=policy,
+                name=f"Transformer-{i}-MultiHeadSelfAttention",
+            )
+            feed_forward = FeedForward(
+                intermediate_dim, dtype=policy, name=f"Transformer-{i}-FeedForward"
+            )
+            x = pre_norm(x, attention, dropout, EPSILON, mask=padding_mask)
+            x = pre_norm(x, feed_forward, dropout, EPSILON)
+        # Padding is a zero vector before each norm, where the gradient is 1 / sqrt(epsilon) times
+        # larger: none may come back from there.
+        output = norm("Output-Norm")(x) * token
+        super().__init__(inputs, output, name=name)
+
+        # === Config ===
+        self.dtype_policy = policy
+        self.trainable = trainable
+        self.vocabulary_size = vocabulary_size
+        self.bigram_buckets = bigram_buckets
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
+        self.embedding_dim = embedding_dim
+        self.kernel_size = kernel_size
+        self.dropout = dropout
+
+    def get_config(self):
+        return {
+            "vocabulary_size": self.vocabulary_size,
+            "bigram_buckets": self.bigram_buckets,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "hidden_dim": self.hidden_dim,
+            "intermediate_dim": self.intermediate_dim,
+            "embedding_dim": self.embedding_dim,
+            "kernel_size": self.kernel_size,
+            "dropout": self.dropout,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }

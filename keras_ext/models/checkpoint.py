@@ -1,0 +1,82 @@
+"""Putting the tensors of a checkpoint into a model without losing one silently."""
+
+from fnmatch import fnmatchcase
+from operator import attrgetter
+from typing import NamedTuple
+
+
+class NamedWeight(NamedTuple):
+    """One row of a name table: where a weight of the model is found in a checkpoint.
+
+    Attributes:
+        layer: name of the layer in the model.
+        attribute: path of the variable in the layer, such as "query_dense.kernel".
+        name: name of the tensor in the checkpoint.
+        transpose: bool, whether the checkpoint holds the transposed matrix.
+    """
+
+    layer: str
+    attribute: str
+    name: str
+    transpose: bool = False
+
+    def variable(self, model):
+        """The variable of `model` that this row names."""
+        return attrgetter(self.attribute)(model.get_layer(self.layer))
+
+
+class LoadReport(NamedTuple):
+    """What became of each name: tuples of names `loaded`, `missing` and `unused`."""
+
+    loaded: tuple
+    missing: tuple
+    unused: tuple
+
+
+def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
+    """Puts the tensors of a checkpoint into the variables of a model, all or nothing.
+
+    Frozen layers are loaded, too. Everything is checked before anything is assigned. A weight of
+    the model that `table` does not name is missing, under its path in the model.
+
+    Args:
+        model: `keras.Model` with the layers that `table` names.
+        table: list of `NamedWeight`, one for each weight of the model.
+        values: dict from names of the checkpoint to arrays.
+        allow_missing: tuple of `fnmatch` patterns of names that may lack in `values`.
+        allow_unused: tuple of `fnmatch` patterns of names that may lack in `table`.
+
+    Returns:
+        `LoadReport` of checkpoint names.
+
+    Raises:
+        ValueError: listing every missing, unused and mis-shaped name.
+    """
+    variables = [(row, row.variable(model)) for row in table]
+    named = {id(variable) for _, variable in variables}
+    unnamed = {variable.path for variable in model.weights if id(variable) not in named}
+    found = [(row, variable) for row, variable in variables if row.name in values]
+    names = {row.name for row in table}
+    missing = sorted(names - set(values) | unnamed)
+    unused = sorted(set(values) - names)
+    faults = [f"missing: {name}" for name in missing if not _matches(name, allow_missing)]
+    faults += [f"unused: {name}" for name in unused if not _matches(name, allow_unused)]
+    for row, variable in found:
+        expected = tuple(variable.shape)[:: -1 if row.transpose else 1]
+        if tuple(values[row.name].shape) != expected:
+            faults.append(
+                f"shape: {row.name}, expected {expected}, found {tuple(values[row.name].shape)}"
+            )
+    if faults:
+        raise ValueError(
+            "The checkpoint does not fit the model; nothing was loaded.\n  "
+            + "\n  ".join(faults)
+            + f"\nReceived: allow_missing={allow_missing}, allow_unused={allow_unused}"
+        )
+    for row, variable in found:
+        variable.assign(values[row.name].T if row.transpose else values[row.name])
+    return LoadReport(tuple(sorted(row.name for row, _ in found)), tuple(missing), tuple(unused))
+
+
+def _matches(name, patterns):
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

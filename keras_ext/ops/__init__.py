@@ -1,0 +1,45 @@
+"""Pure tensor functions: masking, rotary positions, span scores."""
+
+from keras_ext.ops.labels import first_occurrences, mask_labels, span_labels
+from keras_ext.ops.masking import (
+    MASKED,
+    float32_scores,
+    is_masked,
+    mask_scores,
+    mask_value,
+    masked_logsumexp,
+    masked_softmax,
+)
+from keras_ext.ops.rotary import apply_rotary, rotary_angles
+from keras_ext.ops.span_decoding import decode_factored_spans, decode_spans
+from keras_ext.ops.span_scores import (
+    dense_span_scores,
+    factored_logsumexp,
+    factored_mask,
+    float32_factors,
+    split_factors,
+    valid_pairs,
+)
+
+__all__ = [
+    "MASKED",
+    "apply_rotary",
+    "decode_factored_spans",
+    "decode_spans",
+    "dense_span_scores",
+    "factored_logsumexp",
+    "factored_mask",
+    "first_occurrences",
+    "float32_factors",
+    "float32_scores",
+    "is_masked",
+    "mask_labels",
+    "mask_scores",
+    "mask_value",
+    "masked_logsumexp",
+    "masked_softmax",
+    "rotary_angles",
+    "span_labels",
+    "split_factors",
+    "valid_pairs",
+]

@@ -1,0 +1,67 @@
+"""Any encoder behind one call: ours, and KerasHub's backbones."""
+
+import keras
+from keras import ops
+
+
+def encoder_inputs():
+    """The inputs of a task's model: token ids and segment ids int32, padding mask bool, (b, n)."""
+    dtypes = {"token_ids": "int32", "segment_ids": "int32", "padding_mask": "bool"}
+    return {name: keras.Input((None,), dtype=dtype, name=name) for name, dtype in dtypes.items()}
+
+
+def encode(encoder, inputs):
+    """The hidden states that an encoder gives for a task's inputs.
+
+    Args:
+        encoder: functional `keras.Model` whose inputs are a dict of some of `token_ids`,
+            `segment_ids` and `padding_mask` (KerasHub's convention), and whose output is a tensor
+            or a dict with `sequence_output`.
+        inputs: dict of symbolic tensors, as `encoder_inputs` makes it.
+
+    Returns:
+        Symbolic tensor (b, n, d).
+
+    Raises:
+        ValueError: for an encoder with other inputs or outputs.
+    """
+    expected = getattr(encoder, "input", None)
+    if not isinstance(expected, dict) or not set(expected) <= set(inputs):
+        received = sorted(expected) if isinstance(expected, dict) else type(expected).__name__
+        raise ValueError(
+            "An encoder is a functional model with a dict of inputs, some of "
+            f"{sorted(inputs)}. Received: {encoder!r} with inputs {received}"
+        )
+    # KerasHub's padding masks are integers.
+    taken = {name: ops.cast(inputs[name], expected[name].dtype) for name in expected}
+    output = encoder(taken)
+    if isinstance(output, dict):
+        if "sequence_output" not in output:
+            raise ValueError(
+                "An encoder's outputs hold `sequence_output`. "
+                f"Received: {encoder!r} with outputs {sorted(output)}"
+            )
+        output = output["sequence_output"]
+    if len(output.shape) != 3:
+        raise ValueError(
+            "An encoder gives one vector for each token, (batch, length, dim). "
+            f"Received: {encoder!r} with output shape {tuple(output.shape)}"
+        )
+    return output
+
+
+def check_encoder(encoder, tokenizer, max_length):
+    """Raises ValueError where an encoder cannot take what a tokenizer gives."""
+    rows = getattr(encoder, "vocabulary_size", None)
+    if rows is not None and rows < tokenizer.vocabulary_size:
+        raise ValueError(
+            f"The tokenizer has {tokenizer.vocabulary_size} ids, the encoder embeds {rows}. "
+            "Expected an encoder with at least as many. Received: "
+            f"vocabulary_size={rows}"
+        )
+    longest = getattr(encoder, "max_sequence_length", None)
+    if longest is not None and longest < max_length:
+        raise ValueError(
+            f"The encoder has positions for {longest} tokens; longer texts are cut into windows of "
+            f"max_length tokens, so choose at most that. Received: {max_length=}"
+        )

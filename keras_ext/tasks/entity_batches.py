@@ -1,0 +1,60 @@
+import keras
+import numpy as np
+
+from keras_ext.data import bucket_lengths, collate, make_batches
+
+
+class EntityBatches(keras.utils.PyDataset):
+    """Windows of text as batches of few static shapes, for `fit` and `predict`.
+
+    Args:
+        windows: list of `data.Window`.
+        spans: list of int32 (m, 3) arrays, the gold spans of each window; None without labels.
+        batch_size: int, rows of a batch. A short last batch is filled up with masked rows whose
+            sample weight is 0.
+        max_length: int, tokens of the largest batch.
+        pad_id: int, id of the padding token.
+        seed: int that shuffles, anew in every epoch; None keeps the order of files.
+        **kwargs: `workers` and others of `keras.utils.PyDataset`.
+    """
+
+    def __init__(self, windows, spans, batch_size, max_length, pad_id, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.windows = windows
+        self.spans = spans
+        self.batch_size = batch_size
+        self.pad_id = pad_id
+        self.seed = seed
+        self.epoch = 0
+        self.lengths = np.array([len(window.ids) for window in windows], "int64")
+        counts = [0] * len(windows) if spans is None else [len(found) for found in spans]
+        self.counts = np.array(counts, "int64")
+        self.buckets = bucket_lengths(max_length)
+        self._plan()
+
+    def _plan(self):
+        seed = None if self.seed is None else (self.seed, self.epoch)
+        batches = make_batches(
+            self.lengths, self.counts, self.batch_size, self.buckets, seed=seed
+        )
+        # Keras on TensorFlow learns from the first two batches which dimensions vary: the length
+        # must differ there if it ever does, and the number of spans must not vary at all.
+        count = max((count for _, count, _ in batches), default=0)
+        self.batches = [(length, count, indices) for length, _, indices in batches]
+        for place, batch in enumerate(self.batches):
+            if batch[0] != self.batches[0][0]:
+                self.batches.insert(1, self.batches.pop(place))
+                break
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        length, count, indices = self.batches[index]
+        return collate(
+            self.windows, self.spans, indices, self.batch_size, length, count, self.pad_id
+        )
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        self._plan()

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_ext.data import (
+    Tokenizer,
+    entities_to_tokens,
+    labels_of,
+    plan,
+    read_cluener,
+    read_cmeee,
+    tokens_to_characters,
+    validate,
+)
+from keras_ext.data.report import LOSSES
+
+TOKENIZER = Tokenizer.from_characters(["abcdefghijklmnopqrstuvwxyz"], min_count=1)
+
+
+def entity(start, end, label="x"):
+    return {"start": start, "end": end, "label": label}
+
+
+def check(text, *entities, labels=("x", "y"), max_length=8, stride=2):
+    return validate(
+        [{"text": text, "entities": list(entities)}], TOKENIZER, labels, max_length, stride
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("out_of_range", [entity(-1, 2)]),
+        ("out_of_range", [entity(0, 99)]),
+        ("out_of_range", [entity(3, 3)]),
+        ("out_of_range", [entity(4, 2)]),
+        ("out_of_range", [entity(-5, -1, "unknown")]),
+        ("unknown_label", [entity(0, 2, "z")]),
+        ("unknown_label", [entity(0, 2, "z"), entity(0, 2, "z")]),
+        ("duplicate", [entity(0, 2), entity(0, 2)]),
+        ("off_token_border", [entity(0, 3)]),
+        ("off_token_border", [entity(2, 5)]),
+        ("off_token_border", [entity(2, 3)]),
+        ("cut_by_window", [entity(0, 9)]),
+        ("cut_by_window", [entity(1, 9)]),
+    ],
+)
+def test_each_loss_is_counted_once_in_its_own_class(name, lost):
+    report = check("ab cdefghi", entity(0, 2), *lost)  # 9 tokens: windows of tokens 0-5 and 3-8
+    assert report.counts[name] == report.lost == len(lost)
+    assert sum(report.counts[other] for other in LOSSES) == report.lost
+    assert (report.entities, report.usable) == (1 + len(lost), 1)
+    example = report.examples[name][-1]
+    assert example["record"] == 0
+    assert example["entity"] == lost[-1]
+    with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} +{len(lost)} "):
+        report.raise_if_lost()
+
+
+def test_nothing_lost_raises_nothing_and_kept_findings_are_no_loss():
+    entities = [entity(0, 5), entity(1, 3), entity(1, 3, "y"), entity(4, 6)]
+    report = check("abcdef", *entities)
+    assert (report.usable, report.lost) == (4, 0)
+    assert (report.counts["nested"], report.counts["crossing"]) == (2, 1)
+    report.raise_if_lost()
+
+
+def test_totals():
+    records = [
+        {"text": "abc ?d", "entities": [entity(0, 1)]},
+        {"text": "", "entities": []},
+        {"text": " \t", "entities": [entity(0, 1)]},
+        {"text": "abcdefghi", "entities": [entity(0, 2), entity(7, 9)]},
+    ]
+    report = validate(records, TOKENIZER, ["x", "y"], max_length=8, stride=2)
+    assert (report.records, report.windows, report.tokens, report.unknown_tokens) == (4, 3, 14, 1)
+    assert report.counts["empty_text"] == 2
+    assert report.counts["off_token_border"] == 1
+    assert report.per_label == {"x": 3, "y": 0}
+    assert report.to_dict()["lost"] == 1
+
+
+def test_the_table_shows_counts_examples_and_labels_without_examples():
+    records = [{"text": "abc", "id": "r7", "entities": [entity(0, 1), entity(1, 9)]}]
+    table = str(validate(records, TOKENIZER, ["x", "y"], 8, 2))
+    assert "out of range              1" in table
+    assert "record 0 (id='r7'): 'x' [1, 9) 'abc'" in table
+    assert "y                       0   no example" in table
+    assert "duplicate" not in table
+
+
+def test_examples_are_limited():
+    report = check("ab", *[entity(0, 9)] * 8)
+    assert report.counts["out_of_range"] == 8
+    assert len(report.examples["out_of_range"]) == 5
+
+
+RECORDS = st.lists(
+    st.builds(
+        lambda text, spans: {"text": text, "entities": [entity(*span) for span in spans]},
+        st.text(" abcdé", max_size=30),
+        st.lists(
+            st.tuples(st.integers(-1, 31), st.integers(-1, 31), st.sampled_from("xyz")), max_size=12
+        ),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RECORDS, st.integers(4, 12), st.integers(0, 6))
+def test_every_usable_entity_is_in_a_window_and_every_other_is_counted(records, length, stride):
+    stride = min(stride, length - 3)
+    windows, spans, report = plan(records, TOKENIZER, ["x", "y"], length, stride)
+    assert (
+        report.entities == sum(len(r["entities"]) for r in records) == report.usable + report.lost
+    )
+    assert sum(report.per_label.values()) == report.usable
+    assert report.windows == len(windows) == len(spans)
+    found = set()
+    for window, local in zip(windows, spans, strict=True):
+        assert local.dtype == np.int32
+        direct = entities_to_tokens(
+            records[window.document]["entities"], window.offsets, {"x": 0, "y": 1}
+        )
+        assert {*map(tuple, local.tolist())} == {*map(tuple, direct.tolist())}
+        for row in tokens_to_characters(local, window.offsets).tolist():
+            found.add((window.document, *row))
+    assert len(found) == report.usable
+    for index, kind, start, end in found:
+        assert entity(start, end, "xy"[kind]) in records[index]["entities"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sets(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda p: p[0] < p[1])))
+def test_crossing_and_nested_equal_a_count_of_all_pairs(spans):
+    report = check("abcdefghij", *[entity(a, b) for a, b in spans], max_length=16)
+    crossing = sum(a < c < b < d for a, b in spans for c, d in spans)
+    nested = sum(any((c, d) != (a, b) and c <= a and b <= d for c, d in spans) for a, b in spans)
+    assert (report.counts["crossing"], report.counts["nested"]) == (crossing, nested)
+
+
+@pytest.mark.parametrize("labels", [[], ["x", "x"]])
+def test_labels_must_be_given_once(labels):
+    with pytest.raises(ValueError, match="labels must be given, each once"):
+        check("ab", labels=labels)
+
+
+def test_malformed_records_are_errors_that_name_the_record():
+    with pytest.raises(ValueError, match="record 0: .text. must be a str"):
+        validate([{"text": 3, "entities": []}], TOKENIZER, ["x"], 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "nested"),
+    [
+        (read_cluener, "cluener2020/dev.json", None),
+        (read_cmeee, "cmeee_v2/CMeEE-V2_dev.json", 4522),
+    ],
+)
+def test_no_entity_of_the_real_sets_is_lost_to_characters(data_folder, read, name, nested):
+    records = read(data_folder / name)
+    tokenizer = Tokenizer.from_characters(record["text"] for record in records)
+    report = validate(records, tokenizer, labels_of(records), max_length=256, stride=128)
+    report.raise_if_lost()
+    assert nested is None or report.counts["nested"] == nested

@@ -1,0 +1,285 @@
+"""The properties that every serialisable object has, each a function of one row.
+
+Each raises AssertionError saying which object lacks what. `tests/test_all.py` holds the table.
+"""
+
+import inspect
+
+import keras
+import numpy as np
+from harness_backend import compiled, value_and_gradients
+from harness_kinds import LENGTH, FunctionRow, LayerRow
+from keras import ops, tree
+
+POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
+XLA_TOLERANCE = 1e-5
+TOLERANCES = {"mixed_float16": 0.02, "mixed_bfloat16": 0.12}
+"""Relative difference from float32. The spacing of float16 is 0.001, that of bfloat16 0.008; a
+value passes some ten roundings."""
+
+
+def check_layer(row):
+    """All properties of a layer, save those of a fresh process."""
+    check_config(row)
+    check_registered_name(row)
+    check_build(row)
+    for policy in POLICIES:
+        check_output(row, policy)
+    for policy in TOLERANCES:
+        check_low_precision(row, policy)
+    check_xla(row)
+    if masks(row):
+        check_padding(row)
+
+
+check_model = check_layer
+
+
+def check_loss(row):
+    """All properties of a loss, a metric or a function, save those of a fresh process."""
+    check_registered_name(row)
+    if not isinstance(row, FunctionRow):
+        check_config(row)
+    for policy in POLICIES:
+        check_output(row, policy)
+    for policy in TOLERANCES:
+        check_low_precision(row, policy)
+    check_xla(row)
+
+
+check_metric = check_loss
+check_function = check_loss
+
+
+def check_config(row):
+    """The config holds every argument as it was passed, and building changes nothing."""
+    passed = {**row.arguments, **row.general}
+    subject = row.make(**row.general)
+    if isinstance(row, LayerRow):
+        passed["dtype"] = keras.DTypePolicy("mixed_bfloat16")
+        subject = row.make("mixed_bfloat16", **row.general)
+    config = subject.get_config()
+    missing = (set(parameters(row.cls)) | set(passed)) - set(config)
+    assert not missing, f"{row}: the config lacks {sorted(missing)}"
+    for name, value in passed.items():
+        assert config[name] == serialised(value), (
+            f"{row}: the config of {name} is {config[name]!r}, passed was {serialised(value)!r}"
+        )
+    again = row.cls.from_config(config).get_config()
+    assert again == config, f"{row}: from_config changes the config to {again}"
+    stored = keras.saving.serialize_keras_object(subject)
+    again = keras.saving.deserialize_keras_object(stored).get_config()
+    assert again == config, f"{row}: serialisation changes the config to {again}"
+    if isinstance(row, LayerRow):
+        row.build(subject)
+        again = subject.get_config()
+        assert again == config, f"{row}: build changes the config to {again}"
+
+
+def check_arguments_vary(rows):
+    """Every argument with a default is passed off it in some row of its class.
+
+    A config that leaves an argument at its default would otherwise look complete.
+    """
+    (cls,) = {row.cls for row in rows}
+    for name, parameter in parameters(cls).items():
+        values = [{**row.arguments, **row.general}.get(name, parameter.default) for row in rows]
+        if name != "dtype":  # check_config passes one
+            assert any(value != parameter.default for value in values), (
+                f"{cls.__name__}: no row passes {name} other than {parameter.default!r}"
+            )
+
+
+def check_registered_name(row):
+    """The object is registered under its own name in the package's."""
+    name, expected = keras.saving.get_registered_name(row.cls), f"keras_ext>{row.cls.__name__}"
+    assert name == expected, f"{row}: registered as {name}, not {expected}"
+    assert keras.saving.get_registered_object(name) is row.cls, f"{row}: {name} is another object"
+
+
+def check_build(row):
+    """`build` alone makes every weight that there is after a call, and builds every sub-layer."""
+    layer = row.make()
+    row.build(layer)
+    unbuilt = [part.name for part in parts(layer) if not part.built]
+    assert not unbuilt, f"{row}: build leaves sub-layers unbuilt: {unbuilt}"
+    built = [variable.path for variable in layer.variables]
+    first, others = row.split(row.inputs_in("float32"))
+    layer(first, **others)
+    called = [variable.path for variable in layer.variables]
+    assert called == built, f"{row}: build makes the weights {built}, a call {called}"
+
+
+def check_output(row, policy):
+    """Shape and dtype of the output are those that are promised."""
+    subject = row.built(policy)
+    outputs = row.call(subject, row.weights(subject), row.inputs_in(policy))
+    tree.assert_same_structure(outputs, row.symbolic(subject, policy))
+    promises = [row.symbolic(subject, policy)]
+    if isinstance(row, LayerRow):
+        promises.append(row.symbolic(subject, policy, shape=lambda x: x.shape))
+        shape = tree.map_structure(lambda x: x.shape, row.split(row.inputs)[0])
+        computed = subject.compute_output_shape(shape)
+        computed = computed if isinstance(computed, dict) else {"output": computed}
+        actual = outputs if isinstance(outputs, dict) else {"output": outputs}
+        for name, output in actual.items():
+            assert tuple(computed[name]) == tuple(output.shape), (
+                f"{row}: the shape of the output is {tuple(output.shape)}, "
+                f"compute_output_shape says {tuple(computed[name])}"
+            )
+    for promise in promises:
+        for output, spec in zip(tree.flatten(outputs), tree.flatten(promise), strict=True):
+            dtype = keras.backend.standardize_dtype(output.dtype)
+            assert dtype == spec.dtype, (
+                f"{row}: the dtype of the output under {policy} is {dtype}, promised {spec.dtype}"
+            )
+            fits = len(output.shape) == len(spec.shape) and all(
+                size is None or size == actual
+                for size, actual in zip(spec.shape, output.shape, strict=True)
+            )
+            assert fits, (
+                f"{row}: the shape of the output is {tuple(output.shape)}, promised {spec.shape}"
+            )
+    assert all(weight.dtype == "float32" for weight in getattr(subject, "weights", [])), (
+        f"{row}: not all weights are float32 under {policy}"
+    )
+
+
+def check_xla(row):
+    """XLA gives the value and gradient of eager execution, and one trace serves two calls."""
+    subject, inputs, runs = row.built(), row.inputs_in("float32"), []
+
+    def function(weights, inputs):
+        runs.append(None)
+        return run(row, subject, weights, inputs)
+
+    eager = function(row.weights(subject), inputs)
+    jitted = compiled(function)
+    try:
+        outputs = jitted(row.weights(subject), inputs)
+    except Exception as error:
+        raise AssertionError(f"{row}: XLA cannot compile it: {error}") from error
+    compare(row, "XLA", outputs, eager, XLA_TOLERANCE)
+    traces = len(runs)
+    jitted(row.weights(subject), inputs)
+    assert len(runs) == traces, f"{row}: the second call with the same shapes traces again"
+
+
+def check_low_precision(row, policy):
+    """Half precision gives a finite value and gradient near those of float32."""
+    reference, subject = row.built(), row.built(policy)
+    expected = run(row, reference, row.weights(reference), row.inputs_in("float32"))
+    outputs = run(row, subject, row.weights(subject), row.inputs_in(policy))
+    compare(row, policy, outputs, expected, TOLERANCES[policy])
+
+
+def check_padding(row):
+    """What stands at padded positions changes nothing at the others.
+
+    That a fully masked row gives a finite value and gradient, `compare` sees in every other check.
+    """
+    subject = row.built()
+    mask = masks(row)[0]
+    assert mask.any(axis=1).tolist() == [True, True, False], f"{row}: no row is fully masked"
+    rng = np.random.default_rng(1)
+
+    def changed(x):
+        if x.dtype == "bool" or x.shape[:2] != mask.shape:
+            return x
+        padding = ~mask.reshape(mask.shape + (1,) * (x.ndim - 2))
+        noise = rng.permutation(x.ravel()).reshape(x.shape)
+        return np.where(padding, noise, x)
+
+    other = tree.map_structure(lambda x: ops.convert_to_tensor(changed(x)), row.inputs)
+    first = row.call(subject, row.weights(subject), row.inputs_in("float32"))
+    second = row.call(subject, row.weights(subject), other)
+    for left, right in zip(tree.flatten(first), tree.flatten(second), strict=True):
+        left, right = real_positions(left, mask), real_positions(right, mask)
+        difference = relative_difference(left, right)
+        assert difference < 1e-6, (
+            f"{row}: what stands at padded positions changes the others by {difference:.1e}"
+        )
+
+
+def parameters(cls):
+    """The arguments of the constructor, without `self` and `**kwargs`."""
+    named = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
+    return {name: p for name, p in named.items() if p.kind is not p.VAR_KEYWORD}
+
+
+def serialised(value):
+    """What the config holds for an argument."""
+    return keras.saving.serialize_keras_object(value) if hasattr(value, "get_config") else value
+
+
+def parts(layer):
+    """All layers inside a layer."""
+    return layer._flatten_layers(include_self=False)
+
+
+def masks(row):
+    """The masks among the inputs of a row."""
+    return [x for x in tree.flatten(row.inputs) if x.dtype == "bool"]
+
+
+def real_positions(output, mask):
+    """The output with 0 in place of what belongs to a padded position."""
+    output = np.array(ops.cast(output, "float32"))
+    for axis in range(1, output.ndim):
+        if output.shape[axis] == LENGTH:
+            shape = [1] * output.ndim
+            shape[0], shape[axis] = mask.shape
+            output = np.where(mask.reshape(shape), output, 0.0)
+    return np.where(mask.any(axis=1).reshape((-1,) + (1,) * (output.ndim - 1)), output, 0.0)
+
+
+def run(row, subject, weights, inputs):
+    """The outputs, and the gradients of their sum with random signs."""
+    flat = tree.flatten(inputs)
+    names = [path[0] for path, _ in tree.flatten_with_path(inputs)]
+    floating = [
+        keras.backend.is_float_dtype(x.dtype) and name != "y_true"
+        for x, name in zip(flat, names, strict=True)
+    ]
+
+    def objective(tensors):
+        count = len(tensors) - sum(floating)
+        weights, moving = tensors[:count], iter(tensors[count:])
+        mixed = [next(moving) if f else x for x, f in zip(flat, floating, strict=True)]
+        outputs = row.call(subject, weights, tree.pack_sequence_as(inputs, mixed))
+        rng, total = np.random.default_rng(2), 0.0
+        for output in tree.flatten(outputs):
+            output = ops.cast(output, "float32")
+            signs = rng.choice([-1.0, 1.0], output.shape).astype("float32")
+            total += ops.sum(ops.where(output <= -1e29, 0.0, output) * signs)
+        return total, outputs
+
+    if not row.differentiable:
+        return row.call(subject, weights, inputs), []
+    moving = [x for x, f in zip(flat, floating, strict=True) if f]
+    return value_and_gradients(objective, [*weights, *moving])
+
+
+def compare(row, what, actual, expected, tolerance):
+    """Raises unless two results of `run` are finite and agree."""
+    for kind, left, right in zip(("value", "gradient"), actual, expected, strict=True):
+        left = [np.array(ops.cast(x, "float32")) for x in tree.flatten(left)]
+        right = [np.array(ops.cast(x, "float32")) for x in tree.flatten(right)]
+        # Some gradients are 0 up to rounding, such as that of the bias of a key.
+        largest = max([np.abs(np.where(x <= -1e29, 0, x)).max() for x in right], default=0.0)
+        for x, y in zip(left, right, strict=True):
+            assert np.isfinite(x).all(), f"{row}: the {kind} under {what} is not finite"
+            assert np.isfinite(y).all(), f"{row}: the {kind} in float32 is not finite"
+            difference = relative_difference(x, y, floor=0.01 * largest)
+            assert difference <= tolerance, (
+                f"{row}: the {kind} under {what} is off by {difference:.1e}, more than {tolerance}"
+            )
+
+
+def relative_difference(left, right, floor=1e-30):
+    """max|left - right| / max|right|; masked scores must be masked on both sides."""
+    masked = right <= -1e29
+    if not np.array_equal(left <= -1e29, masked):
+        return np.inf
+    left, right = np.where(masked, 0, left), np.where(masked, 0, right)
+    return np.abs(left - right).max() / max(np.abs(right).max(), floor, 1e-30)

@@ -1,0 +1,183 @@
+"""What the harness must know of each kind of object: how to make, call and save one.
+
+A row of the sweep table is an object's class, its arguments and the arrays to call it with. All
+kinds are called as pure functions of weights and inputs, so that one check serves all of them and
+both backends.
+"""
+
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_ext.ops import mask_value
+
+LENGTH = 7
+"""Tokens of a sequence. No other size in the table is 7: it marks the time axes of an output."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object under test.
+
+    Args:
+        cls: Its class, or the registered function itself.
+        arguments: The arguments of its own, by name.
+        inputs: The call arguments by name, NumPy arrays; for an encoder one dict.
+        note: What tells rows of one class apart.
+    """
+
+    cls: type
+    arguments: dict = field(default_factory=dict)
+    inputs: dict = field(default_factory=dict)
+    note: str = ""
+
+    general = {}
+    """Arguments of the base class, off their defaults; each must be in the config, too."""
+    differentiable = True
+
+    def __str__(self):
+        return self.cls.__name__ + (f"-{self.note}" if self.note else "")
+
+    def make(self, policy="float32", **general):
+        return self.cls(**self.arguments, **general)
+
+    def weights(self, subject):
+        """The tensors to differentiate with respect to, besides the inputs."""
+        return []
+
+    def inputs_in(self, policy):
+        """The inputs as they come under a dtype policy: scores in its compute dtype."""
+        dtype = keras.DTypePolicy(policy).compute_dtype
+
+        def cast(path, x):
+            if x.dtype.kind != "f" or path[0] == "y_true":
+                return ops.convert_to_tensor(x)
+            # A masked score is the lowest number of float16, not -inf.
+            x = np.where(x <= -1e29, mask_value(dtype), x)
+            return ops.cast(ops.convert_to_tensor(x.astype("float32")), dtype)
+
+        return tree.map_structure_with_path(cast, self.inputs)
+
+
+class LayerRow(Row):
+    """A layer, or an encoder (a functional model)."""
+
+    general = {"name": "renamed", "trainable": False}
+
+    def make(self, policy="float32", **general):
+        return self.cls(**self.arguments, dtype=keras.DTypePolicy(policy), **general)
+
+    def built(self, policy="float32"):
+        """The layer with weights that are random: no bias is 0, no scale 1."""
+        layer = self.make(policy)
+        self.build(layer)
+        rng = np.random.default_rng(0)
+        for weight in layer.trainable_variables:
+            weight.assign(rng.normal(size=weight.shape, scale=0.3))
+        return layer
+
+    def build(self, layer):
+        if not layer.built:
+            layer.build(self.split(self.inputs)[0].shape)
+
+    def split(self, inputs):
+        """The first call argument and the others by name."""
+        first, *names = inputs
+        return inputs[first], {name: inputs[name] for name in names}
+
+    def weights(self, subject):
+        return [variable.value for variable in subject.trainable_variables]
+
+    def call(self, subject, weights, inputs):
+        state = [variable.value for variable in subject.non_trainable_variables]
+        first, others = self.split(inputs)
+        return subject.stateless_call(weights, state, first, **others)[0]
+
+    def symbolic(self, subject, policy, shape=lambda x: (None, None, *x.shape[2:])):
+        """The output that is promised, for inputs of open batch and length."""
+        first, others = self.split(
+            tree.map_structure(
+                lambda x: keras.KerasTensor(
+                    shape(x), keras.backend.standardize_dtype(x.dtype)
+                ),
+                self.inputs_in(policy),
+            )
+        )
+        return subject(first, **others)
+
+    def saved_model(self, policy):
+        subject = self.built(policy)
+        if isinstance(subject, keras.Model):
+            return subject
+        inputs = {
+            name: keras.Input((None, *x.shape[2:]), dtype=str(x.dtype), name=name)
+            for name, x in self.inputs.items()
+        }
+        first, others = self.split(inputs)
+        return keras.Model(inputs, subject(first, **others))
+
+
+class LossRow(Row):
+    """A loss: the gradient is that of the scores, which come in the compute dtype."""
+
+    general = {"name": "renamed", "reduction": "none"}
+
+    def built(self, policy="float32"):
+        return self.make()
+
+    def call(self, subject, weights, inputs):
+        return subject.call(**inputs)
+
+    def symbolic(self, subject, policy):
+        return keras.KerasTensor((None,), "float32")
+
+    def saved_model(self, policy):
+        return self.compiled_model(policy, loss=self.make())
+
+    def compiled_model(self, policy, **arguments):
+        """A model that hands the scores on, compiled with this object."""
+        dtype = keras.DTypePolicy(policy).compute_dtype
+        scores = keras.Input(self.inputs["y_pred"].shape[1:], dtype=dtype)
+        model = keras.Model(scores, keras.layers.Identity(dtype=policy)(scores))
+        model.compile(run_eagerly=True, **arguments)
+        return model
+
+
+class MetricRow(LossRow):
+    """A metric, called as update and result from a fresh state."""
+
+    general = {"name": "renamed"}
+    differentiable = False
+
+    def call(self, subject, weights, inputs):
+        state = [ops.zeros(v.shape, v.dtype) for v in subject.variables]
+        state = subject.stateless_update_state(state, **inputs)
+        return subject.stateless_result(subject.stateless_update_state(state, **inputs))
+
+    def symbolic(self, subject, policy):
+        return keras.KerasTensor((), "float32")
+
+    def saved_model(self, policy):
+        return self.compiled_model(policy, metrics=[self.make()])
+
+
+class FunctionRow(Row):
+    """A registered function of one tensor that keeps shape and dtype."""
+
+    def built(self, policy="float32"):
+        return self.cls
+
+    def call(self, subject, weights, inputs):
+        return subject(**inputs)
+
+    def symbolic(self, subject, policy):
+        (x,) = self.inputs.values()
+        return keras.KerasTensor(x.shape, keras.DTypePolicy(policy).compute_dtype)
+
+    def saved_model(self, policy):
+        (x,) = self.inputs.values()
+        inputs = {name: keras.Input(x.shape[1:], name=name) for name in self.inputs}
+        (symbol,) = inputs.values()
+        return keras.Model(inputs, keras.layers.Activation(self.cls, dtype=policy)(symbol))

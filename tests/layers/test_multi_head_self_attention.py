@@ -1,0 +1,131 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(3, 5, 12)).astype("float32")
+
+
+MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 0, 1, 1]], bool)
+
+
+def made(seed=1, **arguments):
+    keras.utils.set_random_seed(seed)
+    layer = MultiHeadSelfAttention(
+        **{"heads": 2, "head_size": 4, "kernel_initializer": "random_normal", **arguments}
+    )
+    layer.build((None, None, 12))
+    layer.set_weights([10 * weight + 0.1 for weight in layer.get_weights()])
+    return layer
+
+
+def turn(vector, position):
+    """Rotary embedding, one pair of channels at a time."""
+    turned = np.empty_like(vector)
+    for i in range(0, len(vector), 2):
+        angle = position * 10000.0 ** (-i / len(vector))
+        turned[i] = vector[i] * math.cos(angle) - vector[i + 1] * math.sin(angle)
+        turned[i + 1] = vector[i + 1] * math.cos(angle) + vector[i] * math.sin(angle)
+    return turned
+
+
+def reference(layer, x, mask):
+    """One query, one head at a time."""
+    weights = [weight.astype("float64") for weight in layer.get_weights()]
+    if not layer.use_bias:
+        weights = [part for kernel in weights for part in (kernel, 0.0)]
+    query, key, value = (x @ weights[i] + weights[i + 1] for i in (0, 2, 4))
+    size = layer.head_size
+    mixed = np.zeros(query.shape)
+    for b, h, i in np.ndindex(len(x), layer.heads, x.shape[1]):
+        channels = slice(h * size, (h + 1) * size)
+        tokens = np.flatnonzero(mask[b])
+        scores = []
+        for j in tokens:
+            q, k = query[b, i, channels], key[b, j, channels]
+            if layer.rope:
+                q, k = turn(q, i), turn(k, j)
+            scores.append(math.exp(q @ k / math.sqrt(size)))
+        for j, score in zip(tokens, scores, strict=True):
+            mixed[b, i, channels] += score / sum(scores) * value[b, j, channels]
+    return mixed @ weights[6] + weights[7]
+
+
+@pytest.mark.parametrize("rope", [False, True])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_output_is_that_of_the_formula(x, rope, use_bias):
+    layer = made(rope=rope, use_bias=use_bias)
+    output = np.array(layer(x, mask=MASK))
+    np.testing.assert_allclose(output, reference(layer, x, MASK), atol=2e-5, rtol=1e-5)
+
+
+def test_no_mask_means_all_are_tokens(x):
+    layer = made()
+    everything = np.ones((3, 5), bool)
+    np.testing.assert_allclose(np.array(layer(x)), np.array(layer(x, mask=everything)), atol=1e-6)
+
+
+def test_without_rope_the_order_of_the_others_does_not_matter(x):
+    layer, order = made(), [3, 0, 4, 2, 1]
+    permuted = np.array(layer(x[:, order], mask=MASK[:, order]))
+    np.testing.assert_allclose(permuted, np.array(layer(x, mask=MASK))[:, order], atol=1e-5)
+    with_rope = made(rope=True)
+    permuted = np.array(with_rope(x[:, order]))
+    assert np.abs(permuted - np.array(with_rope(x))[:, order]).max() > 1e-2
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_a_sequence_without_tokens_gives_the_output_bias(x, policy):
+    layer = made(dtype=policy)
+    output = ops.cast(layer(x, mask=np.zeros((3, 5), bool)), "float32")
+    bias = ops.cast(ops.cast(layer.output_dense.bias, layer.compute_dtype), "float32")
+    np.testing.assert_array_equal(output, np.broadcast_to(bias, (3, 5, 8)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_is_near_float32(x, policy):
+    exact, half = made(rope=True), made(rope=True, dtype=policy)
+    difference = ops.cast(half(x, mask=MASK), "float32") - exact(x, mask=MASK)
+    scale = np.abs(np.array(exact(x, mask=MASK))).max()
+    tolerance = 0.01 if policy == "mixed_float16" else 0.08
+    assert np.abs(np.array(difference)).max() < tolerance * scale
+
+
+def test_dropout_of_the_weights_acts_in_training_and_keeps_the_mean(x):
+    layer = made(attention_dropout=0.5)
+    quiet = np.array(layer(x, training=False))
+    runs = np.stack([np.array(layer(x, training=True)) for _ in range(300)])
+    assert np.abs(runs[0] - quiet).max() > 1e-2
+    error = np.abs(runs.mean(0) - quiet) / (runs.std(0) / math.sqrt(len(runs)))
+    assert error.mean() < 1.5  # standard errors; 0.8 is expected
+
+
+def test_weights_are_eight_in_the_order_of_bert4keras():
+    layer = made()
+    names = [weight.path.split("/", 1)[1] for weight in layer.weights]
+    assert names == [
+        f"{part}/{kind}"
+        for part in ("query", "key", "value", "output")
+        for kind in ("kernel", "bias")
+    ]
+    assert all(len(weight.shape) == 2 for weight in layer.weights[::2])
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        ({"head_size": 3, "rope": True}, "must be even. Received: head_size=3"),
+        ({"heads": 0}, "must be positive. Received: heads=0"),
+        ({"head_size": 0}, "must be positive.*head_size=0"),
+    ],
+)
+def test_bad_sizes_are_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        made(**arguments)

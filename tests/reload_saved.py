@@ -1,0 +1,38 @@
+"""Loads what the sweep saved and writes what it computes: the part that runs in a fresh process.
+
+    python reload_saved.py FOLDER
+
+For each `NAME.keras` of the folder it reads `NAME.inputs.npz` and writes `NAME.outputs.npz`. Only
+`import keras_ext` makes the objects known.
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_ext  # noqa: F401
+
+
+def outputs_of(model, inputs):
+    """What a model computes, by name, as float32 (which holds all half precision numbers).
+
+    A model that was compiled with a loss or a metric computes that.
+    """
+    if "y_true" in inputs:
+        return model.test_on_batch(inputs["y_pred"], inputs["y_true"], return_dict=True)
+    outputs = model(inputs)
+    outputs = outputs if isinstance(outputs, dict) else {"output": outputs}
+    return {name: keras.ops.cast(output, "float32") for name, output in outputs.items()}
+
+
+def write_outputs(model, path):
+    """Writes the outputs of a model for the inputs that lie beside it."""
+    inputs = dict(np.load(path.with_suffix(".inputs.npz")))
+    np.savez(path.with_suffix(".outputs.npz"), **outputs_of(model, inputs))
+
+
+if __name__ == "__main__":
+    for path in sorted(Path(sys.argv[1]).glob("*.keras")):
+        write_outputs(keras.saving.load_model(path), path)

@@ -1,0 +1,222 @@
+"""The sweep: every serialisable object is a row, and every row has every property."""
+
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import harness
+import keras
+import numpy as np
+import pytest
+from harness_kinds import LENGTH, FunctionRow, LayerRow, LossRow, MetricRow
+from keras import ops, tree
+
+import keras_ext
+from keras_ext import activations, layers, losses, metrics, models
+
+RNG = np.random.default_rng(0)
+MASK = np.array([[1] * LENGTH, [1, 1, 1, 1, 0, 0, 0], [0] * LENGTH], "bool")
+HIDDEN = {"inputs": RNG.normal(size=(3, LENGTH, 8)).astype("float32")}
+MASKED_HIDDEN = {**HIDDEN, "mask": MASK}
+TOKENS = RNG.integers(1, 11, (3, LENGTH)).astype("int32")
+BATCH = {"inputs": {"token_ids": TOKENS, "segment_ids": TOKENS % 2, "padding_mask": MASK}}
+UNIFORM = keras.initializers.RandomUniform(-0.5, 0.5, seed=3)
+
+# Two types, head_size 4. The second sample is padded, the third is all padding; one gold span is
+# given twice, one lies on padding, and one cell is gold for both types.
+SPANS = np.array(
+    [
+        [[0, 1, 3], [1, 1, 3], [1, 2, 2], [1, 2, 2]],
+        [[0, 0, 0], [1, 5, 6], [-1, -1, -1], [-1, -1, -1]],
+        [[-1, -1, -1]] * 4,
+    ],
+    "int32",
+)
+FACTORS = RNG.normal(size=(3, LENGTH, 12)).astype("float32")
+FACTORS[..., 8:] = np.where(MASK[..., None], FACTORS[..., 8:], -1e30)
+PAIRS = MASK[:, :, None] & MASK[:, None, :] & np.triu(np.ones((LENGTH, LENGTH), "bool"))
+SCORES = RNG.normal(size=(3, 2, LENGTH, LENGTH)).astype("float32")
+SCORES = np.where(PAIRS[:, None], SCORES, np.float32(-1e30))
+FACTORED = {"y_true": SPANS, "y_pred": FACTORS}
+DENSE = {"y_true": SPANS, "y_pred": SCORES}
+CLASSES = {"y_pred": np.array([[3, -2, 1, 0.5], [9, 0, -9, -1e30], [-1e30] * 4], "float32")}
+HARD = {"y_true": np.array([[1, 0, 0, 1], [0, 0, 1, 1], [0] * 4], "float32"), **CLASSES}
+SPARSE = {"y_true": np.array([[0, 3, 3], [2, 3, -1], [-1] * 3], "int32"), **CLASSES}
+
+POINTER = {"heads": 2, "head_size": 4}
+OTHER_POINTER = {
+    "heads": 3,
+    "head_size": 5,
+    "rope": False,
+    "use_bias": False,
+    "tril_mask": False,
+    "kernel_initializer": UNIFORM,
+}
+OTHER_SPANS = {"heads": 2, "head_size": 4, "tril_mask": False}
+ENCODER = {
+    "vocabulary_size": 11,
+    "num_layers": 1,
+    "num_heads": 2,
+    "hidden_dim": 8,
+    "intermediate_dim": 12,
+}
+OTHER_ENCODER = {
+    **ENCODER,
+    "num_segments": 4,
+    "dropout": 0.3,
+    "attention_dropout": 0.4,
+    "activation": "gelu_tanh",
+    "layer_norm_epsilon": 1e-3,
+    "with_pool": True,
+}
+
+ROWS = [
+    LayerRow(layers.GlobalPointer, POINTER, MASKED_HIDDEN),
+    LayerRow(layers.GlobalPointer, OTHER_POINTER, MASKED_HIDDEN, "other"),
+    LayerRow(layers.EfficientGlobalPointer, POINTER, MASKED_HIDDEN),
+    LayerRow(layers.EfficientGlobalPointer, {**POINTER, "factored": True}, MASKED_HIDDEN, "factored"),
+    LayerRow(layers.EfficientGlobalPointer, OTHER_POINTER, MASKED_HIDDEN, "other"),
+    LayerRow(layers.MultiHeadSelfAttention, POINTER, MASKED_HIDDEN),
+    LayerRow(
+        layers.MultiHeadSelfAttention,
+        {
+            **POINTER,
+            "rope": True,
+            "use_bias": False,
+            "attention_dropout": 0.5,
+            "kernel_initializer": UNIFORM,
+        },
+        MASKED_HIDDEN,
+        "other",
+    ),
+    LayerRow(layers.FeedForward, {"units": 5}, HIDDEN),
+    LayerRow(
+        layers.FeedForward,
+        {
+            "units": 5,
+            "activation": "gelu_tanh",
+            "use_bias": False,
+            "kernel_initializer": UNIFORM,
+        },
+        HIDDEN,
+        "other",
+    ),
+    LayerRow(
+        layers.BigramEmbedding,
+        {"buckets": 50, "output_dim": 4, "embeddings_initializer": UNIFORM},
+        {"inputs": TOKENS, "mask": MASK},
+    ),
+    LayerRow(
+        layers.PositionEmbedding, {"input_dim": 9, "embeddings_initializer": UNIFORM}, HIDDEN
+    ),
+    LayerRow(models.BertEncoder, ENCODER, BATCH),
+    LayerRow(models.BertEncoder, {**OTHER_ENCODER, "max_sequence_length": 9}, BATCH, "other"),
+    LayerRow(models.RoFormerEncoder, ENCODER, BATCH),
+    LayerRow(models.RoFormerEncoder, OTHER_ENCODER, BATCH, "other"),
+    LayerRow(
+        models.BigramRoFormerEncoder,
+        {**ENCODER, "bigram_buckets": 50, "embedding_dim": 4, "kernel_size": 5, "dropout": 0.2},
+        BATCH,
+    ),
+    LossRow(losses.MultilabelCategoricalCrossentropy, {}, HARD),
+    LossRow(losses.SparseMultilabelCategoricalCrossentropy, {}, SPARSE),
+    LossRow(
+        losses.SparseMultilabelCategoricalCrossentropy,
+        {"mask_zero": True, "stable": False},
+        SPARSE,
+        "other",
+    ),
+    LossRow(losses.GlobalPointerCrossentropy, {}, DENSE),
+    LossRow(losses.FactoredGlobalPointerCrossentropy, POINTER, FACTORED),
+    LossRow(losses.FactoredGlobalPointerCrossentropy, OTHER_SPANS, FACTORED, "other"),
+    MetricRow(metrics.SpanF1, {"heads": 2}, DENSE),
+    MetricRow(
+        metrics.SpanF1, {**OTHER_SPANS, "threshold": 0.25, "factored": True}, FACTORED, "other"
+    ),
+    FunctionRow(activations.gelu_tanh, {}, {"x": RNG.normal(size=(3, 5)).astype("float32")}),
+]
+CLASS_ROWS = [row for row in ROWS if not isinstance(row, FunctionRow)]
+LAYER_ROWS = [row for row in ROWS if isinstance(row, LayerRow)]
+
+
+def rows(rows):
+    return pytest.mark.parametrize("row", rows, ids=str)
+
+
+@rows(CLASS_ROWS)
+def test_config_is_complete_and_equal_to_what_was_passed(row):
+    harness.check_config(row)
+
+
+@pytest.mark.parametrize("cls", sorted({row.cls for row in CLASS_ROWS}, key=str))
+def test_every_argument_is_passed_off_its_default_in_some_row(cls):
+    harness.check_arguments_vary([row for row in ROWS if row.cls is cls])
+
+
+@rows(ROWS)
+def test_registered_name(row):
+    harness.check_registered_name(row)
+
+
+@rows(LAYER_ROWS)
+def test_build_alone_makes_every_weight(row):
+    harness.check_build(row)
+
+
+@rows(ROWS)
+@pytest.mark.parametrize("policy", harness.POLICIES)
+def test_output_has_the_promised_shape_and_dtype(row, policy):
+    harness.check_output(row, policy)
+
+
+@rows(ROWS)
+def test_xla_equals_eager_and_the_second_call_does_not_trace(row):
+    harness.check_xla(row)
+
+
+@rows(ROWS)
+@pytest.mark.parametrize("policy", harness.TOLERANCES)
+def test_half_precision_is_finite_and_near_float32(row, policy):
+    harness.check_low_precision(row, policy)
+
+
+@rows([row for row in LAYER_ROWS if harness.masks(row)])
+def test_padding_changes_nothing(row):
+    harness.check_padding(row)
+
+
+def test_every_serialisable_object_is_in_the_table():
+    for module in pkgutil.walk_packages(keras_ext.__path__, "keras_ext."):
+        import_module(module.name)
+    registered = {n for n in keras.saving.get_custom_objects() if n.startswith("keras_ext>")}
+    assert registered == {f"keras_ext>{row.cls.__name__}" for row in ROWS}
+
+
+def test_every_public_class_with_a_config_is_registered():
+    for package in (getattr(keras_ext, name) for name in keras_ext.__all__):
+        for name in getattr(package, "__all__", ()):
+            public = getattr(package, name)
+            if isinstance(public, type) and hasattr(public, "get_config"):
+                assert keras.saving.get_registered_name(public) == f"keras_ext>{name}"
+
+
+def test_a_fresh_process_loads_what_was_saved_and_gives_the_same_bits(tmp_path):
+    expected = {}
+    for row in ROWS:
+        for policy in harness.POLICIES:
+            name = f"{row}-{policy}"
+            model = row.saved_model(policy)
+            expected[name] = save(model, row.inputs_in(policy), tmp_path / name)
+    reload_saved = Path(__file__).with_name("reload_saved.py")
+    child = subprocess.run(
+        [sys.executable, str(reload_saved), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(keras_ext.__file__).parents[1])},
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
