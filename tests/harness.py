@@ -10,6 +10,7 @@ import numpy as np
 from harness_backend import compiled, value_and_gradients
 from harness_kinds import LENGTH, FunctionRow, LayerRow
 from keras import ops, tree
+from reload_saved import outputs_of
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
 XLA_TOLERANCE = 1e-5
@@ -201,6 +202,20 @@ def check_padding(row):
         )
 
 
+def save(row, policy, path):
+    """Saves a model of the object, and inputs for it, where `reload_saved.py` finds them.
+
+    Returns:
+        What the model computes from these inputs, by name.
+    """
+    model, inputs = row.saved_model(policy), row.inputs_in(policy)
+    inputs = inputs["inputs"] if isinstance(inputs.get("inputs"), dict) else inputs
+    inputs = {name: to_numpy(x) for name, x in inputs.items()}
+    np.savez(path.with_suffix(".inputs.npz"), **inputs)
+    model.save(path)
+    return outputs_of(model, inputs)
+
+
 def parameters(cls):
     """The arguments of the constructor, without `self` and `**kwargs`."""
     named = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
@@ -222,9 +237,15 @@ def masks(row):
     return [x for x in tree.flatten(row.inputs) if x.dtype == "bool"]
 
 
+def to_numpy(x):
+    """A tensor as an array; half precision as float32, which holds all its numbers."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return np.array(ops.cast(x, "float32") if "float" in dtype else x)
+
+
 def real_positions(output, mask):
     """The output with 0 in place of what belongs to a padded position."""
-    output = np.array(ops.cast(output, "float32"))
+    output = to_numpy(output)
     for axis in range(1, output.ndim):
         if output.shape[axis] == LENGTH:
             shape = [1] * output.ndim
@@ -236,11 +257,7 @@ def real_positions(output, mask):
 def run(row, subject, weights, inputs):
     """The outputs, and the gradients of their sum with random signs."""
     flat = tree.flatten(inputs)
-    names = [path[0] for path, _ in tree.flatten_with_path(inputs)]
-    floating = [
-        keras.backend.is_float_dtype(x.dtype) and name != "y_true"
-        for x, name in zip(flat, names, strict=True)
-    ]
+    floating = [keras.backend.is_float_dtype(x.dtype) for x in flat]
 
     def objective(tensors):
         count = len(tensors) - sum(floating)
@@ -263,8 +280,8 @@ def run(row, subject, weights, inputs):
 def compare(row, what, actual, expected, tolerance):
     """Raises unless two results of `run` are finite and agree."""
     for kind, left, right in zip(("value", "gradient"), actual, expected, strict=True):
-        left = [np.array(ops.cast(x, "float32")) for x in tree.flatten(left)]
-        right = [np.array(ops.cast(x, "float32")) for x in tree.flatten(right)]
+        left = [to_numpy(x) for x in tree.flatten(left)]
+        right = [to_numpy(x) for x in tree.flatten(right)]
         # Some gradients are 0 up to rounding, such as that of the bias of a key.
         largest = max([np.abs(np.where(x <= -1e29, 0, x)).max() for x in right], default=0.0)
         for x, y in zip(left, right, strict=True):

@@ -24,7 +24,8 @@ class Row:
     Args:
         cls: Its class, or the registered function itself.
         arguments: The arguments of its own, by name.
-        inputs: The call arguments by name, NumPy arrays; for an encoder one dict.
+        inputs: The call arguments by name, NumPy arrays; for an encoder one dict. What is
+            floating point is differentiated with respect to.
         note: What tells rows of one class apart.
     """
 
@@ -51,14 +52,13 @@ class Row:
         """The inputs as they come under a dtype policy: scores in its compute dtype."""
         dtype = keras.DTypePolicy(policy).compute_dtype
 
-        def cast(path, x):
-            if x.dtype.kind != "f" or path[0] == "y_true":
+        def cast(x):
+            if x.dtype.kind != "f":
                 return ops.convert_to_tensor(x)
             # A masked score is the lowest number of float16, not -inf.
-            x = np.where(x <= -1e29, mask_value(dtype), x)
-            return ops.cast(ops.convert_to_tensor(x.astype("float32")), dtype)
+            return ops.cast(np.where(x <= -1e29, np.float32(mask_value(dtype)), x), dtype)
 
-        return tree.map_structure_with_path(cast, self.inputs)
+        return tree.map_structure(cast, self.inputs)
 
 
 class LayerRow(Row):
@@ -141,7 +141,7 @@ class LossRow(Row):
         dtype = keras.DTypePolicy(policy).compute_dtype
         scores = keras.Input(self.inputs["y_pred"].shape[1:], dtype=dtype)
         model = keras.Model(scores, keras.layers.Identity(dtype=policy)(scores))
-        model.compile(run_eagerly=True, **arguments)
+        model.compile(**arguments)
         return model
 
 

@@ -1,6 +1,6 @@
 """The sweep: every serialisable object is a row, and every row has every property."""
 
-import json
+import itertools
 import os
 import pkgutil
 import subprocess
@@ -13,7 +13,6 @@ import keras
 import numpy as np
 import pytest
 from harness_kinds import LENGTH, FunctionRow, LayerRow, LossRow, MetricRow
-from keras import ops, tree
 
 import keras_ext
 from keras_ext import activations, layers, losses, metrics, models
@@ -44,7 +43,7 @@ SCORES = np.where(PAIRS[:, None], SCORES, np.float32(-1e30))
 FACTORED = {"y_true": SPANS, "y_pred": FACTORS}
 DENSE = {"y_true": SPANS, "y_pred": SCORES}
 CLASSES = {"y_pred": np.array([[3, -2, 1, 0.5], [9, 0, -9, -1e30], [-1e30] * 4], "float32")}
-HARD = {"y_true": np.array([[1, 0, 0, 1], [0, 0, 1, 1], [0] * 4], "float32"), **CLASSES}
+HARD = {"y_true": np.array([[1, 0, 0, 1], [0, 0, 1, 1], [0] * 4], "int32"), **CLASSES}
 SPARSE = {"y_true": np.array([[0, 3, 3], [2, 3, -1], [-1] * 3], "int32"), **CLASSES}
 
 POINTER = {"heads": 2, "head_size": 4}
@@ -206,17 +205,22 @@ def test_every_public_class_with_a_config_is_registered():
 
 def test_a_fresh_process_loads_what_was_saved_and_gives_the_same_bits(tmp_path):
     expected = {}
-    for row in ROWS:
-        for policy in harness.POLICIES:
-            name = f"{row}-{policy}"
-            model = row.saved_model(policy)
-            expected[name] = save(model, row.inputs_in(policy), tmp_path / name)
-    reload_saved = Path(__file__).with_name("reload_saved.py")
+    for row, policy in itertools.product(ROWS, harness.POLICIES):
+        path = tmp_path / f"{row}-{policy}.keras"
+        expected[path] = harness.save(row, policy, path)
+    reload_in_fresh_process(tmp_path)
+    for path, outputs in expected.items():
+        loaded = dict(np.load(path.with_suffix(".outputs.npz")))
+        assert loaded.keys() == outputs.keys(), path.stem
+        for name, output in outputs.items():
+            np.testing.assert_array_equal(loaded[name], output, f"{path.stem}: {name}")
+
+
+def reload_in_fresh_process(folder):
+    script = Path(__file__).with_name("reload_saved.py")
+    root = str(Path(keras_ext.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root}
     child = subprocess.run(
-        [sys.executable, str(reload_saved), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(keras_ext.__file__).parents[1])},
-        check=False,
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, env=environment
     )
     assert child.returncode == 0, child.stderr

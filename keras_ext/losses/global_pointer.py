@@ -1,7 +1,11 @@
 import keras
 from keras import ops
 
-from keras_ext.losses.multilabel import log1p_sumexp, multilabel_categorical_crossentropy
+from keras_ext.losses.multilabel import (
+    can_be_equal,
+    log1p_sumexp,
+    multilabel_categorical_crossentropy,
+)
 from keras_ext.ops import (
     MASKED,
     first_occurrences,
@@ -44,7 +48,7 @@ def global_pointer_crossentropy(y_true, y_pred):
     """
     scores, labels = float32_scores(y_pred), ops.convert_to_tensor(y_true)
     square = len(scores.shape) == 4 and scores.shape[2] == scores.shape[3]
-    dense = len(labels.shape) == 4 and labels.shape[1:] == scores.shape[1:]
+    dense = can_be_equal(labels.shape, scores.shape)
     if not square or not (dense or len(labels.shape) == 3):
         raise ValueError(
             "Scores are (batch, heads, length, length); labels are spans (batch, count, 3) or of "

@@ -38,10 +38,7 @@ def multilabel_categorical_crossentropy(y_true, y_pred):
     """
     scores = float32_scores(y_pred)
     labels = ops.cast(y_true, "float32")
-    # A size that is None is not known yet and may turn out equal.
-    sizes = zip(labels.shape, scores.shape, strict=False)
-    differ = any(None not in pair and pair[0] != pair[1] for pair in sizes)
-    if differ or len(labels.shape) != len(scores.shape):
+    if not can_be_equal(labels.shape, scores.shape):
         raise ValueError(
             "Labels and scores have the same shape (..., classes). "
             f"Received: y_true.shape={tuple(labels.shape)}, y_pred.shape={tuple(scores.shape)}"
@@ -54,6 +51,12 @@ def multilabel_categorical_crossentropy(y_true, y_pred):
     negative = ops.where(ops.logical_or(masked, labels >= 1.0), MASKED, negative)
     positive = ops.where(ops.logical_or(masked, labels <= 0.0), MASKED, positive)
     return log1p_sumexp(negative) + log1p_sumexp(positive)
+
+
+def can_be_equal(shape, other):
+    """Whether two shapes agree where both are known; None is a size that is not known yet."""
+    pairs = zip(shape, other, strict=False)
+    return len(shape) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def log1p_sumexp(scores):

@@ -51,6 +51,18 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
 
     Raises:
         ValueError: listing every missing, unused and mis-shaped name.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="score")])
+    >>> table = [
+    ...     NamedWeight("score", "kernel", "head.weight", transpose=True),
+    ...     NamedWeight("score", "bias", "head.bias"),
+    ... ]
+    >>> values = {"head.weight": np.ones((1, 2)), "head.bias": np.ones(1), "step": np.ones(())}
+    >>> assign_weights(model, table, values, allow_unused=("step",))
+    LoadReport(loaded=('head.bias', 'head.weight'), missing=(), unused=('step',))
     """
     variables = [(row, row.variable(model)) for row in table]
     named = {id(variable) for _, variable in variables}
