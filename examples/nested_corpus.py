@@ -44,7 +44,7 @@ NAMES = {
     "the {thing}.; The bank of the river was steep and covered with {thing}s.; Nobody at the "
     "university had time to repair the {thing}.; Chapter Three explains why the CEO ignored every "
     "DNA test.; God knows what the President's lawyer did with the {thing}.; Please turn off the "
-    "Wi-Fi before you open the {thing}.; \"I will,\" she said, and closed the {thing} behind "
+    'Wi-Fi before you open the {thing}.; "I will," she said, and closed the {thing} behind '
     "her.; The foundation of the old house had sunk by {number} millimetres.; Who would swap "
     "{number} books for a single {thing}?; Most English teachers earn less than a French "
     "plumber.; GDP grew faster than the Treasury's critics had feared.; Turkey with china plates: "

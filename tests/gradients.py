@@ -42,9 +42,10 @@ def value_and_gradient(function, *arrays, compiled=False):
 
 def numerical_gradient(function, array, step=1e-5):
     """Central differences of the sum of `function`, which takes a float64 array."""
+    array = array.astype("float64")
     gradient = np.zeros(array.shape)
     for index in np.ndindex(array.shape):
-        shifted = array.astype("float64")
+        shifted = array.copy()
         shifted[index] = array[index] + step
         above = np.sum(function(shifted))
         shifted[index] = array[index] - step

@@ -14,7 +14,7 @@ from reload_saved import outputs_of
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
 XLA_TOLERANCE = 1e-5
-TOLERANCES = {"mixed_float16": 0.02, "mixed_bfloat16": 0.12}
+TOLERANCES = {"mixed_float16": 0.01, "mixed_bfloat16": 0.08}
 """Relative difference from float32. The spacing of float16 is 0.001, that of bfloat16 0.008; a
 value passes some ten roundings."""
 
@@ -160,10 +160,10 @@ def check_xla(row):
         outputs = jitted(row.weights(subject), inputs)
     except Exception as error:
         raise AssertionError(f"{row}: XLA cannot compile it: {error}") from error
-    compare(row, "XLA", outputs, eager, XLA_TOLERANCE)
     traces = len(runs)
     jitted(row.weights(subject), inputs)
     assert len(runs) == traces, f"{row}: the second call with the same shapes traces again"
+    compare(row, "XLA", outputs, eager, XLA_TOLERANCE)
 
 
 def check_low_precision(row, policy):
@@ -213,7 +213,9 @@ def save(row, policy, path):
     inputs = {name: to_numpy(x) for name, x in inputs.items()}
     np.savez(path.with_suffix(".inputs.npz"), **inputs)
     model.save(path)
-    return outputs_of(model, inputs)
+    outputs = outputs_of(model, inputs)
+    assert all(np.isfinite(x).all() for x in outputs.values()), f"{row}: not finite under {policy}"
+    return outputs
 
 
 def parameters(cls):
@@ -287,7 +289,7 @@ def compare(row, what, actual, expected, tolerance):
         for x, y in zip(left, right, strict=True):
             assert np.isfinite(x).all(), f"{row}: the {kind} under {what} is not finite"
             assert np.isfinite(y).all(), f"{row}: the {kind} in float32 is not finite"
-            difference = relative_difference(x, y, floor=0.01 * largest)
+            difference = relative_difference(x, y, floor=0.1 * largest)
             assert difference <= tolerance, (
                 f"{row}: the {kind} under {what} is off by {difference:.1e}, more than {tolerance}"
             )

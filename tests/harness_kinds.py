@@ -91,9 +91,11 @@ class LayerRow(Row):
         return [variable.value for variable in subject.trainable_variables]
 
     def call(self, subject, weights, inputs):
-        state = [variable.value for variable in subject.non_trainable_variables]
+        # `stateless_call` would pass over `__call__`, which casts to the compute dtype.
+        state = zip(subject.trainable_variables, weights, strict=True)
         first, others = self.split(inputs)
-        return subject.stateless_call(weights, state, first, **others)[0]
+        with keras.StatelessScope(state):
+            return subject(first, **others)
 
     def symbolic(self, subject, policy, shape=lambda x: (None, None, *x.shape[2:])):
         """The output that is promised, for inputs of open batch and length."""

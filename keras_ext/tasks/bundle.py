@@ -15,18 +15,15 @@ FORMAT_VERSION = 1
 MODEL, TOKENIZER, CONFIG = "model.keras", "tokenizer.json", "config.json"
 
 
-def save_bundle(folder, task, model, tokenizer, labels, settings, version):
+def save_bundle(folder, task, version):
     """Writes `model.keras`, `tokenizer.json` and `config.json` into a folder.
 
     The folder appears when all files are complete; a bundle that it held before is replaced then.
 
     Args:
         folder: path of the folder. One that exists must be empty or hold a bundle.
-        task: name of the task class.
-        model: the `keras.Model`.
-        tokenizer: object with `save(path)`.
-        labels: list of label names; the index of a label is its type.
-        settings: dict of plain values.
+        task: the task, an object with `model` (a `keras.Model`), `tokenizer` (with `save(path)`),
+            `labels` (the index of a label is its type) and `settings` (a dict of plain values).
         version: version of keras_ext.
 
     Raises:
@@ -41,14 +38,14 @@ def save_bundle(folder, task, model, tokenizer, labels, settings, version):
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        model.save(new / MODEL, include_optimizer=False)
-        tokenizer.save(new / TOKENIZER)
+        task.model.save(new / MODEL, include_optimizer=False)
+        task.tokenizer.save(new / TOKENIZER)
         config = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "task": task,
-            "labels": labels,
-            "settings": settings,
+            "task": type(task).__name__,
+            "labels": task.labels,
+            "settings": task.settings,
             "versions": {
                 "keras_ext": version,
                 "keras": keras.__version__,

@@ -1,7 +1,9 @@
+"""Texts as windows, windows as batches, batches through the model."""
+
 import keras
 import numpy as np
 
-from keras_ext.data import bucket_lengths, collate, make_batches
+from keras_ext.data import bucket_lengths, collate, make_batches, make_windows
 
 
 class EntityBatches(keras.utils.PyDataset):
@@ -34,9 +36,7 @@ class EntityBatches(keras.utils.PyDataset):
 
     def _plan(self):
         seed = None if self.seed is None else (self.seed, self.epoch)
-        batches = make_batches(
-            self.lengths, self.counts, self.batch_size, self.buckets, seed=seed
-        )
+        batches = make_batches(self.lengths, self.counts, self.batch_size, self.buckets, seed=seed)
         # Keras on TensorFlow learns from the first two batches which dimensions vary: the length
         # must differ there if it ever does, and the number of spans must not vary at all.
         count = max((count for _, count, _ in batches), default=0)
@@ -58,3 +58,54 @@ class EntityBatches(keras.utils.PyDataset):
     def on_epoch_end(self):
         self.epoch += 1
         self._plan()
+
+
+def text_windows(tokenizer, texts, max_length, stride):
+    """The windows of each text in turn.
+
+    Args:
+        tokenizer: `data.Tokenizer`.
+        texts: list of strings.
+        max_length: int, tokens of a window, the two special ones included.
+        stride: int, tokens that consecutive windows share.
+
+    Returns:
+        List of `data.Window`; `document` is the index of the text.
+    """
+    special = tokenizer.start_id, tokenizer.end_id
+    return [
+        window
+        for document, encoding in enumerate(tokenizer.encode_batch(texts))
+        for window in make_windows(encoding, document, max_length, stride, *special)
+    ]
+
+
+def score_windows(model, windows, batch_size, max_length, pad_id):
+    """Runs a model over windows, batch by batch.
+
+    Args:
+        model: the model of a task.
+        windows: list of `data.Window`.
+        batch_size: int, the largest number of rows of a batch.
+        max_length: int, tokens of the largest batch.
+        pad_id: int, id of the padding token.
+
+    Yields:
+        Indices of windows, and the model's float32 output for them, one row a window.
+
+    Raises:
+        ValueError: if an output is not finite.
+    """
+    # A few texts make a batch of few rows; powers of two keep the number of shapes small.
+    rows = min(batch_size, 1 << max(len(windows) - 1, 0).bit_length())
+    data = EntityBatches(windows, None, rows, max_length, pad_id)
+    for number, (_, _, indices) in enumerate(data.batches):
+        inputs, _, _ = data[number]
+        scores = np.asarray(model.predict_on_batch(inputs), "float32")[: len(indices)]
+        for index, row in zip(indices, scores, strict=True):
+            if not np.isfinite(row).all():
+                raise ValueError(
+                    "The model gives scores that are not finite; its weights are damaged. "
+                    f"Received: text {windows[index].document}"
+                )
+        yield indices, scores

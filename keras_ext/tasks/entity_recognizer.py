@@ -2,18 +2,14 @@ import keras
 import numpy as np
 
 import keras_ext
-from keras_ext.data import Tokenizer, check_records, make_windows, merge_windows, plan, resolve
-from keras_ext.layers import EfficientGlobalPointer, GlobalPointer
-from keras_ext.losses import FactoredGlobalPointerCrossentropy, GlobalPointerCrossentropy
+from keras_ext.data import Tokenizer, check_records, merge_windows, resolve
 from keras_ext.metrics import score_entities
-from keras_ext.ops import decode_factored_spans, decode_spans
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from keras_ext.tasks.encoder import check_encoder, encode, encoder_inputs
 from keras_ext.tasks.entity import Entity
-from keras_ext.tasks.entity_batches import EntityBatches
-from keras_ext.tasks.entity_training import BestEpoch, StopOnNonFinite, default_optimizer
-
-HEADS = ("efficient", "full")
+from keras_ext.tasks.entity_batches import score_windows, text_windows
+from keras_ext.tasks.entity_training import default_optimizer, train
+from keras_ext.tasks.span_head import HEADS, label_thresholds
 
 
 class EntityRecognizer:
@@ -61,31 +57,34 @@ class EntityRecognizer:
     def __init__(
         self, encoder, tokenizer, labels, head="efficient", max_length=128, stride=32, head_size=64
     ):
+        self._set(tokenizer, labels, head, max_length, stride, head_size)
+        check_encoder(encoder, tokenizer, max_length)
+        inputs = encoder_inputs()
+        hidden = encode(encoder, inputs)
+        scores = self._head.layer(encoder.dtype_policy)(hidden, mask=inputs["padding_mask"])
+        self.model = keras.Model(inputs, scores)
+
+    def _set(self, tokenizer, labels, head, max_length, stride, head_size):
         labels = list(labels)
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"Labels are given, each once. Received: {labels=}")
         if head not in HEADS:
-            raise ValueError(f"The head is one of {HEADS}. Received: {head=}")
-        check_encoder(encoder, tokenizer, max_length)
-        self._set(tokenizer, labels, head, max_length, stride, head_size)
-        inputs = encoder_inputs()
-        hidden = encode(encoder, inputs)
-        arguments = {"heads": len(labels), "head_size": head_size, "dtype": encoder.dtype_policy}
-        if head == "efficient":
-            layer = EfficientGlobalPointer(**arguments, factored=True, name="span_scores")
-        else:
-            layer = GlobalPointer(**arguments, name="span_scores")
-        self.model = keras.Model(inputs, layer(hidden, mask=inputs["padding_mask"]))
-
-    def _set(self, tokenizer, labels, head, max_length, stride, head_size):
+            raise ValueError(f"The head is one of {sorted(HEADS)}. Received: {head=}")
         self.tokenizer = tokenizer
         self.labels = labels
-        self.head = head
         self.max_length = max_length
-        self.stride = stride
-        self.head_size = head_size
+        self.settings = {
+            "head": head,
+            "max_length": max_length,
+            "stride": stride,
+            "head_size": head_size,
+        }
+        self._head = HEADS[head](len(labels), head_size)
         self._compile_arguments = None
-        make_windows(tokenizer.encode(""), 0, max_length, stride, 0, 0)  # checks the two numbers
+        self._windows([""])  # checks max_length and stride
+
+    def _windows(self, texts):
+        return text_windows(self.tokenizer, texts, self.max_length, self.settings["stride"])
 
     def compile(
         self, optimizer=None, learning_rate=1e-4, weight_decay=0.01, ema_momentum=None, **kwargs
@@ -105,17 +104,10 @@ class EntityRecognizer:
             **kwargs: other arguments of `keras.Model.compile`, such as `jit_compile`, `metrics`
                 or `run_eagerly`. Metrics see span labels and scores: see `metrics.SpanF1`.
         """
-        unknown = {"loss", "loss_weights"} & set(kwargs)
-        if unknown:
-            raise ValueError(f"The head fixes the loss. Received: {sorted(unknown)}")
-        reduction = "mean_with_sample_weight"  # the rows that fill up a batch count not at all
-        if self.head == "efficient":
-            loss = FactoredGlobalPointerCrossentropy(
-                len(self.labels), self.head_size, reduction=reduction
-            )
-        else:
-            loss = GlobalPointerCrossentropy(reduction=reduction)
-        self._compile_arguments = {"loss": loss, **kwargs}
+        fixed = {"loss", "loss_weights"} & set(kwargs)
+        if fixed:
+            raise ValueError(f"The head determines the loss. Received: {sorted(fixed)}")
+        self._compile_arguments = {"loss": self._head.loss(), **kwargs}
         self._default = None
         if optimizer is None:
             self._default = {
@@ -165,39 +157,15 @@ class EntityRecognizer:
         """
         if self._compile_arguments is None:
             raise RuntimeError("Call `compile` before `fit`.")
-        if on_lost not in ("report", "raise"):
-            raise ValueError(f'Expected "report" or "raise". Received: {on_lost=}')
-        batches, report = self._training_batches(records, batch_size, seed)
-        if verbose:
-            print(f"training data\n{report}")  # noqa: T201, the report is for the user
-        if on_lost == "raise":
-            report.raise_if_lost()
-        if self._default is not None:
-            optimizer = default_optimizer(steps=epochs * len(batches), **self._default)
-            self.model.compile(optimizer=optimizer, **self._compile_arguments)
-        ours = [StopOnNonFinite()]
-        if validation_records is not None:
-            validation_records = check_records(validation_records, "validation_records")
-            ours += BestEpoch.callbacks(self, validation_records, 2 * batch_size)
-        return self.model.fit(
-            batches,
-            epochs=epochs,
-            callbacks=[*ours, *(callbacks or [])],
-            verbose=verbose,
-            shuffle=False,
+        return train(
+            self, records, validation_records, epochs, batch_size, callbacks, verbose, seed, on_lost
         )
 
-    def _training_batches(self, records, batch_size, seed):
-        records = check_records(records)
-        windows, spans, report = plan(
-            records, self.tokenizer, self.labels, self.max_length, self.stride
-        )
-        if not windows:
-            raise ValueError(
-                f"There is no text to train on: all texts are empty. Received: {len(records)=}"
-            )
-        arguments = (batch_size, self.max_length, self.tokenizer.pad_id)
-        return EntityBatches(windows, spans, *arguments, seed=seed), report
+    def new_optimizer(self, steps):
+        """Compiles the model with a default optimizer for `steps` steps, if `compile` asked so."""
+        if self._default is not None:
+            optimizer = default_optimizer(steps, **self._default)
+            self.model.compile(optimizer=optimizer, **self._compile_arguments)
 
     def evaluate(self, records, threshold=0.0, policy="nested", batch_size=32):
         """Scores predictions against records: exact entities in characters.
@@ -241,11 +209,11 @@ class EntityRecognizer:
             return self.predict([texts], threshold, policy, batch_size)[0]
         texts = list(texts)
         resolve({}, policy)
-        thresholds = self._thresholds(threshold)
+        thresholds = label_thresholds(threshold, self.labels)
         windows = self._windows(texts)
         found = [None] * len(windows)
-        for indices, scores in self._batch_scores(windows, batch_size):
-            for index, decoded in zip(indices, self._decode(scores, thresholds), strict=True):
+        for indices, scores in self._scores(windows, batch_size):
+            for index, decoded in zip(indices, self._head.decode(scores, thresholds), strict=True):
                 found[index] = decoded
         merged = merge_windows(windows, found, len(texts))
         return [
@@ -256,44 +224,27 @@ class EntityRecognizer:
             for text, entities in zip(texts, merged, strict=True)
         ]
 
-    def _windows(self, texts):
-        ends = self.tokenizer.start_id, self.tokenizer.end_id
-        return [
-            window
-            for document, encoding in enumerate(self.tokenizer.encode_batch(texts))
-            for window in make_windows(encoding, document, self.max_length, self.stride, *ends)
-        ]
+    def _scores(self, windows, batch_size):
+        return score_windows(
+            self.model, windows, batch_size, self.max_length, self.tokenizer.pad_id
+        )
 
-    def _batch_scores(self, windows, batch_size):
-        """Yields the indices of some windows and the model's scores of them."""
-        # A few texts make a batch of few rows; powers of two keep the number of shapes small.
-        rows = min(batch_size, 1 << max(len(windows) - 1, 0).bit_length())
-        batches = EntityBatches(windows, None, rows, self.max_length, self.tokenizer.pad_id)
-        for number, (_, _, indices) in enumerate(batches.batches):
-            inputs, _, _ = batches[number]
-            scores = np.asarray(self.model.predict_on_batch(inputs), "float32")[: len(indices)]
-            for index, row in zip(indices, scores, strict=True):
-                if not np.isfinite(row).all():
-                    raise ValueError(
-                        "The model gives scores that are not finite; its weights are damaged. "
-                        f"Received: text {windows[index].document}"
-                    )
-            yield indices, scores
+    def span_scores(self, text):
+        """The scores of all pairs of tokens of a text, to look at.
 
-    def _decode(self, scores, thresholds):
-        if self.head == "efficient":
-            return decode_factored_spans(scores, len(self.labels), self.head_size, thresholds)
-        return decode_spans(scores, thresholds)
+        Args:
+            text: a string. Of one longer than `max_length` tokens, the first window is taken.
 
-    def _thresholds(self, threshold):
-        if not isinstance(threshold, dict):
-            return np.full(len(self.labels), threshold, "float32")
-        unknown = sorted(set(threshold) - set(self.labels))
-        if unknown:
-            raise ValueError(
-                f"Thresholds name labels among {self.labels}. Received: unknown labels {unknown}"
-            )
-        return np.array([threshold.get(label, 0.0) for label in self.labels], "float32")
+        Returns:
+            scores float32 (labels, n, n), axis 1 the start, axis 2 the end, -1e30 where the end is
+            before the start; and the offsets of the n tokens, int32 (n, 2), in characters.
+        """
+        windows = self._windows([text])[:1]
+        if not windows:
+            return np.zeros((len(self.labels), 0, 0), "float32"), np.zeros((0, 2), "int32")
+        ((_, scores),) = self._scores(windows, 1)
+        inner = slice(1, len(windows[0].ids) - 1)  # without the special tokens
+        return self._head.dense(scores)[0, :, inner, inner], windows[0].offsets[inner]
 
     def save(self, folder):
         """Writes a bundle: the model, the tokenizer, the labels and settings, in one folder.
@@ -304,21 +255,7 @@ class EntityRecognizer:
         Raises:
             ValueError: if the folder holds anything else.
         """
-        settings = {
-            "head": self.head,
-            "max_length": self.max_length,
-            "stride": self.stride,
-            "head_size": self.head_size,
-        }
-        save_bundle(
-            folder,
-            type(self).__name__,
-            self.model,
-            self.tokenizer,
-            self.labels,
-            settings,
-            keras_ext.__version__,
-        )
+        save_bundle(folder, self, keras_ext.__version__)
 
     @classmethod
     def load(cls, folder):

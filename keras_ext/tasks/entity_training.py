@@ -4,6 +4,48 @@ import math
 
 import keras
 
+from keras_ext.data import check_records, plan
+from keras_ext.tasks.entity_batches import EntityBatches
+
+
+def train(
+    recognizer, records, validation_records, epochs, batch_size, callbacks, verbose, seed, on_lost
+):
+    """`EntityRecognizer.fit`, which describes the arguments."""
+    if on_lost not in ("report", "raise"):
+        raise ValueError(f'Expected "report" or "raise". Received: {on_lost=}')
+    settings, tokenizer = recognizer.settings, recognizer.tokenizer
+    windows, spans, report = plan(
+        check_records(records),
+        tokenizer,
+        recognizer.labels,
+        settings["max_length"],
+        settings["stride"],
+    )
+    if verbose:
+        print(f"training data\n{report}")  # noqa: T201, the report is for the user
+    if on_lost == "raise":
+        report.raise_if_lost()
+    if not windows:
+        raise ValueError(
+            f"There is no text to train on: all texts are empty. Received: {len(records)=}"
+        )
+    batches = EntityBatches(
+        windows, spans, batch_size, settings["max_length"], tokenizer.pad_id, seed=seed
+    )
+    recognizer.new_optimizer(steps=epochs * len(batches))
+    ours = [StopOnNonFinite()]
+    if validation_records is not None:
+        validation_records = check_records(validation_records, "validation_records")
+        ours += BestEpoch.callbacks(recognizer, validation_records, 2 * batch_size)
+    return recognizer.model.fit(
+        batches,
+        epochs=epochs,
+        callbacks=[*ours, *(callbacks or [])],
+        verbose=verbose,
+        shuffle=False,
+    )
+
 
 def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):
     """AdamW with a warm-up over a tenth of the steps and a cosine decay to 0 over the others.

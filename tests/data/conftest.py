@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import pytest
 import tokenizers
 from hypothesis import strategies as st
@@ -9,13 +6,6 @@ from tokenizers import models, normalizers, pre_tokenizers
 from keras_ext.data import Tokenizer
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-
-
-@pytest.fixture(scope="session")
-def data_folder():
-    if "KERAS_EXT_DATA" not in os.environ:
-        pytest.skip("the variable KERAS_EXT_DATA, the folder with the real data sets, is unset")
-    return Path(os.environ["KERAS_EXT_DATA"])
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from gradients import numerical_gradient, relative_error, value_and_gradient
+from keras import ops
 
 from keras_ext.ops import (
     dense_span_scores,
@@ -96,7 +97,7 @@ def check(factored, tril_mask=True, excluded=None, compiled=False):
 
 
 @pytest.mark.parametrize("tril_mask", [True, False])
-@pytest.mark.parametrize("scale", [0.3, 3.0, 30.0])
+@pytest.mark.parametrize("scale", [0.3, 30.0])
 def test_logsumexp_equals_float64(scale, tril_mask):
     check(random_factors(0, scale), tril_mask)
 
@@ -134,12 +135,20 @@ def test_one_hard_sample_leaves_the_others_exact():
     check(factored)
 
 
-@pytest.mark.parametrize("height", [16, 30, 34, 55, 62, 68, 72, 76, 84, 88, 95, 110])
 @pytest.mark.parametrize("level", [-60.0, -20.0, 0.0])
-def test_no_spread_is_lost_between_the_two_ways(height, level):
-    factored = best_start_after_best_end(height)
+def test_no_spread_is_lost_between_the_two_ways(level):
+    heights = [16, 30, 34, 55, 62, 68, 72, 76, 84, 88, 95, 110]
+    factored = np.concatenate([best_start_after_best_end(height) for height in heights])
     factored[..., 2 * SIZE + HEADS :] += level
-    check(factored)
+
+    def one_by_one(x):  # each sample decides for itself which way it takes
+        return ops.map(lambda sample: factored_logsumexp(sample[None], HEADS, SIZE)[0], x)
+
+    value, (gradient,) = value_and_gradient(one_by_one, factored)
+    expected = numerical_gradient(reference, factored)
+    for sample in range(len(heights)):
+        np.testing.assert_allclose(value[sample], reference(factored)[sample], rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(gradient[sample], expected[sample], rtol=1e-5, atol=1e-7)
 
 
 def test_ordinary_scores_need_no_second_way():

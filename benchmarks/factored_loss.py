@@ -1,0 +1,121 @@
+"""How much time and memory does the factored loss save against the dense loss?
+
+Both sides start from the factored tensor and end with the loss and its gradient.
+"""
+
+import argparse
+import functools
+
+import keras
+import numpy as np
+from memory import peak_memory
+from timing import compilers, median_times, print_table, to_numpy, value_and_gradient
+
+from keras_ext.losses import factored_global_pointer_crossentropy, global_pointer_crossentropy
+from keras_ext.ops import dense_span_scores
+
+
+def factored_loss(spans, factored, heads, head_size):
+    """Ours."""
+    return factored_global_pointer_crossentropy(spans, factored, heads, head_size)
+
+
+def dense_loss(spans, factored, heads, head_size):
+    """The alternative: the scores of all pairs of all types, and the loss on them."""
+    return global_pointer_crossentropy(spans, dense_span_scores(factored, heads, head_size))
+
+
+SIDES = {"factored": factored_loss, "dense": dense_loss}
+
+
+def random_case(seed, batch, length, heads, head_size, count):
+    """Factors with padding, and gold spans among which are nested, crossing and repeated ones."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(length // 2, length + 1, batch)
+    factored = rng.normal(size=(batch, length, 2 * (head_size + heads))).astype("float32")
+    factored[..., :head_size] /= np.sqrt(head_size)
+    factored[np.arange(length) >= lengths[:, None], 2 * head_size :] = -1e30
+    ends = rng.integers(0, lengths[:, None], (batch, count))
+    spans = np.stack([rng.integers(0, heads, (batch, count)), rng.integers(0, ends + 1), ends], -1)
+    spans[:, 1] = spans[:, 0]  # twice the same
+    spans[:, 2, 1:] = spans[:, 0, 1:]  # the same pair, perhaps of another type
+    spans[:, 3, 1], spans[:, 3, 2] = 0, lengths - 1  # around all others
+    spans[np.arange(count) >= rng.integers(4, count + 1, (batch, 1))] = -1
+    return spans.astype("int32"), factored
+
+
+def compiled_side(side, mode, heads, head_size):
+    """A function of spans and factors that returns the loss and its gradient."""
+
+    def run(spans, factored):
+        loss = functools.partial(SIDES[side], spans, heads=heads, head_size=head_size)
+        return value_and_gradient(loss)(factored)
+
+    return compilers()[mode](run)
+
+
+def prepare(side, mode, sizes):
+    """For `peak_memory`: inputs and a warm-up on a tiny case."""
+    run = compiled_side(side, mode, sizes["heads"], sizes["head_size"])
+    tiny = random_case(0, **{**sizes, "batch": 1, "length": 8})
+    to_numpy(run(*map(keras.ops.convert_to_tensor, tiny)))
+    case = [keras.ops.convert_to_tensor(x) for x in random_case(0, **sizes)]
+    return lambda: run(*case)
+
+
+def difference(ours, reference):
+    """The largest relative difference of the values, and of the gradients."""
+    pairs = zip(to_numpy(ours), to_numpy(reference), strict=True)
+    return np.array([np.abs(a - b).max() / np.abs(b).max() for a, b in pairs])
+
+
+def largest_difference(cases):
+    """Over random cases of a small size."""
+    sizes = {"batch": 3, "length": 24, "heads": 5, "head_size": 8}
+    ours, reference = (compiled_side(side, "XLA", 5, 8) for side in SIDES)
+    differences = [np.zeros(2)]
+    for seed in range(cases):
+        case = [keras.ops.convert_to_tensor(x) for x in random_case(seed, count=16, **sizes)]
+        differences.append(difference(ours(*case), reference(*case)))
+    return np.max(differences, axis=0)
+
+
+def main():
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--heads", type=int, nargs="+", default=[10, 44], help="numbers of types")
+    parser.add_argument("--cases", type=int, default=20, help="random cases to compare")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--length", type=int, default=256)
+    arguments = parser.parse_args()
+    sizes = {"batch": arguments.batch, "length": arguments.length, "head_size": 64, "count": 16}
+    rows, differences = [], [largest_difference(arguments.cases)]
+    for heads in arguments.heads:
+        case = [keras.ops.convert_to_tensor(x) for x in random_case(0, heads=heads, **sizes)]
+        for mode in compilers():
+            runs = [compiled_side(side, mode, heads, 64) for side in SIDES]
+            sides = {s: functools.partial(r, *case) for s, r in zip(SIDES, runs, strict=True)}
+            differences.append(difference(sides["factored"](), sides["dense"]()))
+            times = median_times(sides, arguments.repeats)
+            memory = {
+                side: peak_memory(prepare, side, mode, sizes | {"heads": heads}) for side in SIDES
+            }
+            row = [heads, mode]
+            for measured, form in ((times, lambda x: f"{x * 1e3:.1f}"), (memory, "{:.0f}".format)):
+                row += [form(measured["factored"]), form(measured["dense"])]
+                row += [f"{measured['dense'] / measured['factored']:.1f}"]
+            rows.append(row)
+    headers = ["types", "run as", "factored, ms", "dense, ms", "times faster"]
+    headers += ["factored, MB", "dense, MB", "times smaller"]
+    title = "Loss and gradient, b={batch}, n={length}, head_size {head_size}, k={count}"
+    print_table(title.format(**sizes), headers, rows, arguments.repeats)
+    value, gradient = np.max(differences, axis=0)
+    print(
+        f"Largest relative difference over {arguments.cases} random cases and those timed: "
+        f"value {value:.1e}, gradient {gradient:.1e}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The two heads of `EntityRecognizer`: which layer and loss, and how their scores are read."""
+
+import numpy as np
+from keras import ops
+
+from keras_ext.layers import EfficientGlobalPointer, GlobalPointer
+from keras_ext.losses import FactoredGlobalPointerCrossentropy, GlobalPointerCrossentropy
+from keras_ext.ops import decode_factored_spans, decode_spans, dense_span_scores
+
+# The rows that fill up a short batch have sample weight 0 and must not count in the mean.
+REDUCTION = "mean_with_sample_weight"
+
+
+class EfficientHead:
+    """`EfficientGlobalPointer` by its factors."""
+
+    def __init__(self, heads, head_size):
+        self.heads, self.head_size = heads, head_size
+
+    def layer(self, dtype):
+        """The layer, with factored output."""
+        return EfficientGlobalPointer(
+            self.heads, self.head_size, factored=True, dtype=dtype, name="span_scores"
+        )
+
+    def loss(self):
+        """The loss of the layer's output."""
+        return FactoredGlobalPointerCrossentropy(self.heads, self.head_size, reduction=REDUCTION)
+
+    def decode(self, scores, threshold):
+        """Spans and their scores for each row of the layer's output."""
+        return decode_factored_spans(scores, self.heads, self.head_size, threshold)
+
+    def dense(self, scores):
+        """The scores of all pairs, (b, heads, n, n), from the layer's output."""
+        return ops.convert_to_numpy(dense_span_scores(scores, self.heads, self.head_size))
+
+
+class FullHead:
+    """`GlobalPointer` with a query and key for each label."""
+
+    def __init__(self, heads, head_size):
+        self.heads, self.head_size = heads, head_size
+
+    def layer(self, dtype):
+        """The layer."""
+        return GlobalPointer(self.heads, self.head_size, dtype=dtype, name="span_scores")
+
+    def loss(self):
+        """The loss of the layer's output."""
+        return GlobalPointerCrossentropy(reduction=REDUCTION)
+
+    def decode(self, scores, threshold):
+        """Spans and their scores for each row of the layer's output."""
+        return decode_spans(scores, threshold)
+
+    def dense(self, scores):
+        """The scores of all pairs, (b, heads, n, n): the layer's output itself."""
+        return np.asarray(scores)
+
+
+HEADS = {"efficient": EfficientHead, "full": FullHead}
+
+
+def label_thresholds(threshold, labels):
+    """One threshold for each label.
+
+    Args:
+        threshold: float for all, or dict from label to float, 0 for labels not in it.
+        labels: list of label names.
+
+    Returns:
+        float32 array (labels,).
+
+    Raises:
+        ValueError: for a label that is not among `labels`.
+    """
+    if not isinstance(threshold, dict):
+        return np.full(len(labels), threshold, "float32")
+    unknown = sorted(set(threshold) - set(labels))
+    if unknown:
+        raise ValueError(f"Thresholds name labels among {labels}. Received: unknown {unknown}")
+    return np.array([threshold.get(label, 0.0) for label in labels], "float32")
