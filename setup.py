@@ -35,6 +35,7 @@ setup(
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "seqeval>=1.2.2",
+            "scikit-learn>=1.5",
             "matplotlib>=3.9",
             "ruff>=0.9",
         ],

@@ -41,7 +41,7 @@ def random_case(seed, batch, length, heads, head_size, count):
     spans[:, 2, 1:] = spans[:, 0, 1:]  # the same pair, perhaps of another type
     spans[:, 3, 1], spans[:, 3, 2] = 0, lengths - 1  # around all others
     spans[np.arange(count) >= rng.integers(4, count + 1, (batch, 1))] = -1
-    return spans.astype("int32"), factored
+    return [keras.ops.convert_to_tensor(x) for x in (spans.astype("int32"), factored)]
 
 
 def compiled_side(side, mode, heads, head_size):
@@ -57,10 +57,8 @@ def compiled_side(side, mode, heads, head_size):
 def prepare(side, mode, sizes):
     """For `peak_memory`: inputs and a warm-up on a tiny case."""
     run = compiled_side(side, mode, sizes["heads"], sizes["head_size"])
-    tiny = random_case(0, **{**sizes, "batch": 1, "length": 8})
-    to_numpy(run(*map(keras.ops.convert_to_tensor, tiny)))
-    case = [keras.ops.convert_to_tensor(x) for x in random_case(0, **sizes)]
-    return lambda: run(*case)
+    to_numpy(run(*random_case(0, **{**sizes, "batch": 1, "length": 8})))
+    return functools.partial(run, *random_case(0, **sizes))
 
 
 def difference(ours, reference):
@@ -75,9 +73,21 @@ def largest_difference(cases):
     ours, reference = (compiled_side(side, "XLA", 5, 8) for side in SIDES)
     differences = [np.zeros(2)]
     for seed in range(cases):
-        case = [keras.ops.convert_to_tensor(x) for x in random_case(seed, count=16, **sizes)]
+        case = random_case(seed, count=16, **sizes)
         differences.append(difference(ours(*case), reference(*case)))
     return np.max(differences, axis=0)
+
+
+def compared(measured):
+    """Three cells of the table: ours, the alternative, and their ratio."""
+    ours, dense = measured["factored"], measured["dense"]
+    return f"{ours:.1f}", f"{dense:.1f}", f"{dense / ours:.1f}"
+
+
+def compared(measured, unit):
+    """Three cells of the table: ours, the alternative, and their ratio."""
+    ours, dense = measured["factored"], measured["dense"]
+    return f"{ours * unit:.1f}", f"{dense * unit:.1f}", f"{dense / ours:.1f}"
 
 
 def main():
@@ -92,29 +102,22 @@ def main():
     sizes = {"batch": arguments.batch, "length": arguments.length, "head_size": 64, "count": 16}
     rows, differences = [], [largest_difference(arguments.cases)]
     for heads in arguments.heads:
-        case = [keras.ops.convert_to_tensor(x) for x in random_case(0, heads=heads, **sizes)]
+        case = random_case(0, heads=heads, **sizes)
         for mode in compilers():
-            runs = [compiled_side(side, mode, heads, 64) for side in SIDES]
-            sides = {s: functools.partial(r, *case) for s, r in zip(SIDES, runs, strict=True)}
+            runs = {side: compiled_side(side, mode, heads, 64) for side in SIDES}
+            sides = {side: functools.partial(run, *case) for side, run in runs.items()}
             differences.append(difference(sides["factored"](), sides["dense"]()))
             times = median_times(sides, arguments.repeats)
-            memory = {
-                side: peak_memory(prepare, side, mode, sizes | {"heads": heads}) for side in SIDES
-            }
-            row = [heads, mode]
-            for measured, form in ((times, lambda x: f"{x * 1e3:.1f}"), (memory, "{:.0f}".format)):
-                row += [form(measured["factored"]), form(measured["dense"])]
-                row += [f"{measured['dense'] / measured['factored']:.1f}"]
-            rows.append(row)
+            full = sizes | {"heads": heads}
+            memory = {side: peak_memory(prepare, side, mode, full) for side in SIDES}
+            rows.append([heads, mode, *compared(times, 1e3), *compared(memory, 1.0)])
     headers = ["types", "run as", "factored, ms", "dense, ms", "times faster"]
     headers += ["factored, MB", "dense, MB", "times smaller"]
     title = "Loss and gradient, b={batch}, n={length}, head_size {head_size}, k={count}"
     print_table(title.format(**sizes), headers, rows, arguments.repeats)
     value, gradient = np.max(differences, axis=0)
-    print(
-        f"Largest relative difference over {arguments.cases} random cases and those timed: "
-        f"value {value:.1e}, gradient {gradient:.1e}."
-    )
+    print(f"Largest relative difference: value {value:.1e}, gradient {gradient:.1e}")
+    print(f"({arguments.cases} random cases of a small size, and those timed).")
 
 
 if __name__ == "__main__":

@@ -76,11 +76,10 @@ def sides(factored, heads):
     }
 
 
-def prepare(side, arguments):
+def prepare(side, batch, length, heads, entities):
     """For `peak_memory`: inputs and a warm-up on a tiny case."""
-    tiny, case = (random_factors(*sizes, *arguments[2:]) for sizes in ((1, 40), arguments[:2]))
-    sides(tiny, arguments[2])[side]()
-    return sides(case, arguments[2])[side]
+    sides(random_factors(1, 40, heads, entities), heads)[side]()
+    return sides(random_factors(batch, length, heads, entities), heads)[side]
 
 
 def main():
@@ -92,9 +91,9 @@ def main():
     parser.add_argument("--heads", type=int, default=44, help="number of types")
     parser.add_argument("--entities", type=int, default=20, help="entities in each sample")
     arguments = parser.parse_args()
-    repeats, *sizes = vars(arguments).values()
-    factored, heads = random_factors(*sizes), arguments.heads
-    functions = sides(factored, heads)
+    heads, repeats = arguments.heads, arguments.repeats
+    sizes = (arguments.batch, arguments.length, heads, arguments.entities)
+    functions = sides(random_factors(*sizes), heads)
     found = {
         name: [set(map(tuple, spans.tolist())) for spans in function()]
         for name, function in functions.items()
@@ -104,8 +103,12 @@ def main():
             raise AssertionError(f"The entities differ: factored and {name}")
     times = median_times(functions, repeats)
     rows = [
-        [name, f"{seconds * 1e3:.1f}", f"{seconds / times['factored']:.1f}",
-         f"{peak_memory(prepare, name, sizes):.0f}"]
+        [
+            name,
+            f"{seconds * 1e3:.1f}",
+            f"{seconds / times['factored']:.1f}",
+            f"{peak_memory(prepare, name, *sizes):.0f}",
+        ]
         for name, seconds in times.items()
     ]
     title = f"Decoding, b={arguments.batch}, n={arguments.length}, {heads} types"

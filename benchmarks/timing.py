@@ -88,9 +88,8 @@ def median_times(sides, repeats):
 
 def print_table(title, headers, rows, repeats):
     """Prints a Markdown table under a title and a line of versions and device."""
-    versions = ", ".join(
-        f"{name} {importlib.import_module(name).__version__}" for name in ("keras", BACKEND, "numpy")
-    )
+    modules = [importlib.import_module(name) for name in ("keras", BACKEND, "numpy")]
+    versions = ", ".join(f"{module.__name__} {module.__version__}" for module in modules)
     device = keras.distribution.list_devices()[0]
     print(f"### {title}\n")
     print(f"Median of {repeats} interleaved runs; {versions}, Python {platform.python_version()};")

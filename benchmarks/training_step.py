@@ -81,11 +81,6 @@ def training_step(side, jit_compile, *shape):
     return lambda: model.train_on_batch(*make())
 
 
-def prepare(*arguments):
-    """For `peak_memory`: the model, which holds its weights but has not yet trained."""
-    return training_step(*arguments)
-
-
 def main():
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,7 +99,7 @@ def main():
         del steps
         for side, seconds in times.items():
             added = seconds / times["encoder alone"] - 1
-            memory = peak_memory(prepare, side, jit_compile, *shape)
+            memory = peak_memory(training_step, side, jit_compile, *shape)
             rows.append([side, mode, f"{seconds * 1e3:.0f}", f"{added:+.1%}", f"{memory:.0f}"])
     makers = {side: batch_maker(side, *shape) for side in list(SIDES)[:2]}
     host = median_times(makers, repeats)

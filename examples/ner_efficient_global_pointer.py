@@ -87,6 +87,11 @@ def build(args, train):
     )
 
 
+def has_nested(entities):
+    """Whether an entity begins inside the one before it."""
+    return any(b.start < a.end for a, b in zip(entities, entities[1:], strict=False))
+
+
 def main():
     """Trains, evaluates, shows, saves, reloads."""
     args = arguments()
@@ -110,13 +115,13 @@ def main():
     recognizer = EntityRecognizer.load(args.output / "bundle")
     texts = [record["text"] for record in dev]
     found = recognizer.predict(texts)
-    # Sentences in which one entity lies inside another come first.
-    order = sorted(range(len(texts)), key=lambda i: -len(found[i]))[:SENTENCES]
-    print("\n\n".join(render(texts[i], found[i]) for i in order))
+    shown = [i for i, entities in enumerate(found) if has_nested(entities)][:SENTENCES]
+    shown = shown or list(range(len(texts)))[:SENTENCES]
+    print("\n\n".join(render(texts[i], found[i]) for i in shown))
 
     page = render_page(list(zip(texts, found, strict=True))[:200], title="Predicted entities")
     (args.output / "entities.html").write_text(page, encoding="utf-8")
-    plot_training(history, recognizer, texts[order[0]], args.output / "training.png")
+    plot_training(history, recognizer, texts[shown[0]], args.output / "training.png")
     print(f"\nF1 {max(history.history['val_f1']):.4f}")
     for name in ("bundle", "entities.html", "training.png"):
         print(f"wrote {args.output / name}")

@@ -13,7 +13,7 @@ def plot_training(history, recognizer, text, path):
         text: string, a sentence.
         path: where the PNG is written.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(15, 7), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(15, 7.5), layout="constrained")
     epochs = range(1, len(history.history["loss"]) + 1)
     left.plot(epochs, history.history["loss"], "o-", color="tab:blue", label="training loss")
     left.set(xlabel="epoch", ylabel="training loss", title="learning curve")
@@ -31,10 +31,21 @@ def plot_training(history, recognizer, text, path):
     tokens = [text[start:end] for start, end in offsets]
     right.set_xticks(range(len(tokens)), tokens, rotation=90)
     right.set_yticks(range(len(tokens)), tokens)
-    right.set(xlabel="end", ylabel="start", title="score of each span, best label (entity: > 0)")
-    for start, end in np.argwhere(best.filled(-1.0) > 0):
-        label = recognizer.labels[int(scores[:, start, end].argmax())]
-        right.annotate(label, (end, start), ha="center", va="center", fontsize=7)
+    right.set(xlabel="end", ylabel="start", title="best score of each span")
+    for label, values in zip(recognizer.labels, scores, strict=True):
+        starts, ends = np.nonzero(values > 0)
+        if len(starts):
+            right.scatter(
+                ends,
+                starts,
+                s=90,
+                marker="s",
+                facecolors="none",
+                lw=2,
+                label=label,
+                edgecolors=f"C{recognizer.labels.index(label) + 2}",
+            )
+    right.legend(title="found", loc="lower left")
     figure.colorbar(image, ax=right, shrink=0.8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

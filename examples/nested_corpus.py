@@ -236,6 +236,7 @@ def make_corpus(size: int, split: str = "train", seed: int = 0) -> list[dict]:
 
 
 def main():
+    """Writes both files."""
     folder = Path(__file__).parent / "data"
     folder.mkdir(exist_ok=True)
     for split, size in (("train", 900), ("dev", 250)):

@@ -11,9 +11,14 @@ def value_and_gradient(function, *arrays, compiled=False):
     Args:
         function: takes tensors, returns one tensor of any shape.
         *arrays: floating point arrays; each is differentiated.
-        compiled: whether XLA compiles value and gradient.
+        compiled: whether XLA compiles value and gradient. With JAX it always does, as in Keras'
+            trainer: operation by operation takes far longer.
     """
+    return differentiated(function, compiled)(*arrays)
 
+
+def differentiated(function, compiled=False):
+    """`value_and_gradient` of a function that is called again, and compiled once a shape."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -21,10 +26,12 @@ def value_and_gradient(function, *arrays, compiled=False):
             value = function(*tensors)
             return value.astype("float32").sum(), value
 
-        gradient = jax.grad(with_value, argnums=tuple(range(len(arrays))), has_aux=True)
-        gradients, value = (jax.jit(gradient) if compiled else gradient)(
-            *map(ops.convert_to_tensor, arrays)
-        )
+        @jax.jit
+        def both(*tensors):
+            every = tuple(range(len(tensors)))
+            gradients, value = jax.grad(with_value, argnums=every, has_aux=True)(*tensors)
+            return value, gradients
+
     else:
         import tensorflow as tf
 
@@ -36,8 +43,12 @@ def value_and_gradient(function, *arrays, compiled=False):
             return value, tape.gradient(value, tensors, unconnected_gradients=unconnected)
 
         both = tf.function(both, jit_compile=True) if compiled else both
-        value, gradients = both(*map(tf.convert_to_tensor, arrays))
-    return to_numpy(value), [to_numpy(gradient) for gradient in gradients]
+
+    def as_arrays(*arrays):
+        value, gradients = both(*map(ops.convert_to_tensor, arrays))
+        return to_numpy(value), [to_numpy(gradient) for gradient in gradients]
+
+    return as_arrays
 
 
 def numerical_gradient(function, array, step=1e-5):

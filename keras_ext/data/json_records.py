@@ -22,6 +22,12 @@ def read_jsonl(path):
 
     Raises:
         ValueError: If the file holds no records, no JSON, or a malformed record.
+
+    Example:
+
+    ```python
+    records = read_jsonl("train.jsonl")  # {"text": "In Rome", "entities": [...]} a line
+    ```
     """
     return check_records(read_json(path), source=str(path), labelled=False)
 
@@ -35,6 +41,13 @@ def write_jsonl(records, path):
 
     Raises:
         ValueError: If a record is malformed or cannot be written without changing its text.
+
+    Example:
+
+    ```python
+    entity = {"start": 3, "end": 7, "label": "place"}
+    write_jsonl([{"text": "In Rome", "entities": [entity]}], "train.jsonl")
+    ```
     """
     lines = []
     for index, record in enumerate(check_records(records, labelled=False)):
@@ -61,6 +74,12 @@ def read_cluener(path):
     Raises:
         ValueError: If a line is malformed, or an offset does not give its mention.
 
+    Example:
+
+    ```python
+    records = read_cluener("train.json")
+    ```
+
     Reference: CLUENER2020: Fine-grained Named Entity Recognition Dataset and Benchmark for
     Chinese, Xu et al., 2020, https://arxiv.org/abs/2001.04351
     """
@@ -85,6 +104,12 @@ def read_cmeee(path):
 
     Raises:
         ValueError: If an item is malformed, or an offset does not give its `entity`.
+
+    Example:
+
+    ```python
+    records = read_cmeee("CMeEE-V2_train.json")
+    ```
 
     Reference: CBLUE: A Chinese Biomedical Language Understanding Evaluation Benchmark, Zhang et
     al., 2022, https://arxiv.org/abs/2106.08087

@@ -26,6 +26,12 @@ class Encoding(NamedTuple):
 
     `ids` is int32 (m,), `offsets` int32 (m, 2): start and end (exclusive) of each token in code
     points of the text. A token that stands for no visible character has zero width.
+
+    Example:
+
+    >>> tokenizer = Tokenizer.from_characters(["abc"], min_count=1)
+    >>> tokenizer.encode_batch(["a b"])[0].offsets.tolist()
+    [[0, 1], [2, 3]]
     """
 
     ids: np.ndarray

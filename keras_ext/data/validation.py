@@ -57,6 +57,15 @@ def plan(records, tokenizer, labels, max_length, stride, examples=5):
 
     Raises:
         ValueError: If a record is malformed or an argument out of range.
+
+    Example:
+
+    >>> from keras_ext.data import Tokenizer
+    >>> record = {"text": "In Rome", "entities": [{"start": 3, "end": 7, "label": "place"}]}
+    >>> tokenizer = Tokenizer.from_characters(["In Rome"], min_count=1)
+    >>> windows, spans, report = plan([record], tokenizer, ["place"], max_length=16, stride=4)
+    >>> spans[0].tolist()  # the start token is 0, the space has no token
+    [[0, 3, 6]]
     """
     records = check_records(records)
     labels = list(labels)

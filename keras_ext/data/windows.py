@@ -11,6 +11,11 @@ class Window(NamedTuple):
     `document` is the index of the document, `first` that of the window's first real token among
     the document's tokens. `ids` is int32 (n,), special tokens included; `offsets` int32 (n, 2)
     holds characters of the document, (-1, -1) at the special tokens.
+
+    Example:
+
+    >>> Window(0, 0, np.array([2, 7, 3]), np.array([[-1, -1], [0, 4], [-1, -1]])).first
+    0
     """
 
     document: int

@@ -13,6 +13,12 @@ class NamedWeight(NamedTuple):
         attribute: path of the variable in the layer, such as "query_dense.kernel".
         name: name of the tensor in the checkpoint.
         transpose: bool, whether the checkpoint holds the transposed matrix.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")])
+    >>> tuple(NamedWeight("head", "kernel", "classifier.weight", True).variable(model).shape)
+    (3, 2)
     """
 
     layer: str
@@ -26,7 +32,13 @@ class NamedWeight(NamedTuple):
 
 
 class LoadReport(NamedTuple):
-    """What became of each name: tuples of names `loaded`, `missing` and `unused`."""
+    """What became of each name: tuples of names `loaded`, `missing` and `unused`.
+
+    Example:
+
+    >>> LoadReport(loaded=("a",), missing=(), unused=("b",)).unused
+    ('b',)
+    """
 
     loaded: tuple
     missing: tuple

@@ -95,6 +95,13 @@ def load_bert_safetensors(encoder, path, prefix=None, allow_missing=(), allow_un
 
     Raises:
         ValueError: if the file is no safetensors file or does not fit the encoder.
+
+    Example:
+
+    ```python
+    encoder = BertEncoder(30522, 6, 12, 384, 1536)
+    report = load_bert_safetensors(encoder, "all-MiniLM-L6-v2")
+    ```
     """
     values = {_modern(name): value for name, value in read_safetensors(path).items()}
     if prefix is None:
@@ -128,6 +135,12 @@ def bert_from_huggingface(folder, with_pool=False, dtype=None, **overrides):
     Raises:
         ValueError: if `config.json` is no JSON, lacks a field or describes another model; and as
             `load_bert_safetensors`.
+
+    Example:
+
+    ```python
+    encoder = bert_from_huggingface("all-MiniLM-L6-v2", dtype="mixed_bfloat16")
+    ```
     """
     folder = Path(folder)
     if (folder / "config.json").exists():

@@ -97,9 +97,9 @@ def check(factored, tril_mask=True, excluded=None, compiled=False):
 
 
 @pytest.mark.parametrize("tril_mask", [True, False])
-@pytest.mark.parametrize("scale", [0.3, 30.0])
-def test_logsumexp_equals_float64(scale, tril_mask):
-    check(random_factors(0, scale), tril_mask)
+def test_logsumexp_equals_float64(tril_mask):
+    for scale in (0.3, 3.0, 30.0):
+        check(random_factors(0, scale), tril_mask)
 
 
 @pytest.mark.parametrize("tril_mask", [True, False])
@@ -135,20 +135,20 @@ def test_one_hard_sample_leaves_the_others_exact():
     check(factored)
 
 
-@pytest.mark.parametrize("level", [-60.0, -20.0, 0.0])
-def test_no_spread_is_lost_between_the_two_ways(level):
-    heights = [16, 30, 34, 55, 62, 68, 72, 76, 84, 88, 95, 110]
+def test_no_spread_is_lost_between_the_two_ways():
+    heights = np.tile([16, 30, 34, 55, 62, 68, 72, 76, 84, 88, 95, 110], 3)
     factored = np.concatenate([best_start_after_best_end(height) for height in heights])
-    factored[..., 2 * SIZE + HEADS :] += level
+    factored[:12, :, 2 * SIZE + HEADS :] -= 60.0
+    factored[12:24, :, 2 * SIZE + HEADS :] -= 20.0
 
     def one_by_one(x):  # each sample decides for itself which way it takes
         return ops.map(lambda sample: factored_logsumexp(sample[None], HEADS, SIZE)[0], x)
 
     value, (gradient,) = value_and_gradient(one_by_one, factored)
-    expected = numerical_gradient(reference, factored)
+    np.testing.assert_allclose(value, reference(factored), rtol=1e-5, atol=1e-9)
     for sample in range(len(heights)):
-        np.testing.assert_allclose(value[sample], reference(factored)[sample], rtol=1e-5, atol=1e-9)
-        np.testing.assert_allclose(gradient[sample], expected[sample], rtol=1e-5, atol=1e-7)
+        expected = numerical_gradient(reference, factored[sample : sample + 1])[0]
+        np.testing.assert_allclose(gradient[sample], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_ordinary_scores_need_no_second_way():

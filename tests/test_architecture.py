@@ -1,0 +1,140 @@
+"""Who may import whom, and whose names: read from the sources, nothing is run."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TENSORS = {"keras", "numpy"}
+PARTS = {"ops", "activations", "initializers"}
+
+# Part of the package -> the other parts and the third parties that it may import.
+ARROWS = {
+    "ops": (set(), TENSORS),
+    "activations": ({"ops"}, TENSORS),
+    "initializers": ({"ops"}, TENSORS),
+    "layers": (PARTS, TENSORS),
+    "models": (PARTS | {"layers"}, TENSORS | {"h5py", "safetensors"}),
+    "losses": ({"ops"}, TENSORS),
+    "metrics": ({"ops"}, TENSORS),
+    "optimizers": ({"ops"}, TENSORS),
+    "training": ({"ops"}, TENSORS),
+    "diffusion": ({"ops"}, TENSORS),
+    "data": (set(), {"numpy", "tokenizers"}),
+}
+EVERYWHERE = set(sys.stdlib_module_names)
+PACKAGE = sorted((ROOT / "keras_ext").rglob("*.py"))
+SCRIPTS = sorted(path for name in ("examples", "benchmarks") for path in (ROOT / name).rglob("*.py"))
+
+
+def imported(source):
+    """The dotted names that a source imports; relative ones begin with a dot."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def violations(source, part):
+    """What a file of a part of the package imports and may not.
+
+    Args:
+        source: Text of the file.
+        part: Folder or module of the package; `tasks` and `__init__` may import every part.
+    """
+    parts, third_parties = ARROWS.get(part, (None, TENSORS | {"tokenizers"}))
+    bad = []
+    for name in imported(source):
+        top, _, rest = name.partition(".")
+        inner = rest.partition(".")[0]
+        if top == "keras_ext":
+            allowed = parts is None or inner in parts | {part}
+        else:
+            allowed = top in EVERYWHERE | third_parties and f"{name}.".find("keras.src.") != 0
+        if not allowed or name.startswith(".") or name.endswith(".*"):
+            bad.append(name)
+    return bad
+
+
+def private_names(source):
+    """What a script imports from the package and is not public."""
+    return [name for name in imported(source) if name.startswith("keras_ext") and not public(name)]
+
+
+def public(name):
+    """Whether a dotted name is the package, one of its parts, or a name that a part exports."""
+    _, *rest = name.split(".")
+    if len(rest) < 2:
+        return "_" not in "".join(rest)[:1] and rest != ["*"]
+    folder = ROOT / "keras_ext" / rest[0]
+    return len(rest) == 2 and folder.is_dir() and rest[1] in exported(folder / "__init__.py")
+
+
+def exported(path):
+    """The `__all__` of a source file."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+def part_of(path):
+    return path.relative_to(ROOT / "keras_ext").with_suffix("").parts[0]
+
+
+def test_every_part_of_the_package_is_in_the_table():
+    assert {part_of(path) for path in PACKAGE} <= {*ARROWS, "tasks", "__init__"}
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    assert violations(path.read_text("utf-8"), part_of(path)) == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_use_public_names_only(path):
+    assert private_names(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "bad"),
+    [
+        ("data", "import keras", "keras"),
+        ("data", "from keras_ext.ops import decode_spans", "keras_ext.ops.decode_spans"),
+        ("ops", "from keras_ext import layers", "keras_ext.layers"),
+        ("layers", "def f():\n    import tensorflow as tf", "tensorflow"),
+        ("losses", "from keras_ext.layers.x import y", "keras_ext.layers.x.y"),
+        ("metrics", "import keras_ext.losses", "keras_ext.losses"),
+        ("models", "from keras_ext.tasks import Entity", "keras_ext.tasks.Entity"),
+        ("tasks", "from keras.src import backend", "keras.src.backend"),
+        ("tasks", "from keras import src", "keras.src"),
+        ("tasks", "import keras.src.backend", "keras.src.backend"),
+        ("layers", "from .x import y", ".x.y"),
+        ("layers", "from keras_ext.ops import *", "keras_ext.ops.*"),
+        ("tasks", "import matplotlib.pyplot", "matplotlib.pyplot"),
+    ],
+)
+def test_a_planted_violation_is_caught(part, source, bad):
+    assert violations(source, part) == [bad]
+
+
+def test_what_the_arrows_allow_is_not_a_violation():
+    source = "import math\nimport keras\nfrom keras import ops\nfrom keras_ext.ops.x import y\n"
+    assert violations(source + "from keras_ext.layers.x import z", "layers") == []
+
+
+@pytest.mark.parametrize(
+    "name", ["keras_ext.data.resolve.resolve", "keras_ext.ops.nothing", "keras_ext._x", "keras_ext.*"]
+)
+def test_a_private_name_in_a_script_is_caught(name):
+    module, _, last = name.rpartition(".")
+    assert private_names(f"from {module} import {last}") == [name]
+
+
+def test_public_names_in_a_script_are_no_violation():
+    source = "import keras_ext\nfrom keras_ext import ops\nfrom keras_ext.ops import mask_scores"
+    assert private_names(source) == []
