@@ -78,12 +78,6 @@ def largest_difference(cases):
     return np.max(differences, axis=0)
 
 
-def compared(measured):
-    """Three cells of the table: ours, the alternative, and their ratio."""
-    ours, dense = measured["factored"], measured["dense"]
-    return f"{ours:.1f}", f"{dense:.1f}", f"{dense / ours:.1f}"
-
-
 def compared(measured, unit):
     """Three cells of the table: ours, the alternative, and their ratio."""
     ours, dense = measured["factored"], measured["dense"]
@@ -113,8 +107,8 @@ def main():
             rows.append([heads, mode, *compared(times, 1e3), *compared(memory, 1.0)])
     headers = ["types", "run as", "factored, ms", "dense, ms", "times faster"]
     headers += ["factored, MB", "dense, MB", "times smaller"]
-    title = "Loss and gradient, b={batch}, n={length}, head_size {head_size}, k={count}"
-    print_table(title.format(**sizes), headers, rows, arguments.repeats)
+    title = f"Loss and gradient, b={arguments.batch}, n={arguments.length}, head_size 64, k=16"
+    print_table(title, headers, rows, arguments.repeats)
     value, gradient = np.max(differences, axis=0)
     print(f"Largest relative difference: value {value:.1e}, gradient {gradient:.1e}")
     print(f"({arguments.cases} random cases of a small size, and those timed).")

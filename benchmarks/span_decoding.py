@@ -102,15 +102,10 @@ def main():
         if entities != found["factored"]:
             raise AssertionError(f"The entities differ: factored and {name}")
     times = median_times(functions, repeats)
-    rows = [
-        [
-            name,
-            f"{seconds * 1e3:.1f}",
-            f"{seconds / times['factored']:.1f}",
-            f"{peak_memory(prepare, name, *sizes):.0f}",
-        ]
-        for name, seconds in times.items()
-    ]
+    rows = []
+    for name, seconds in times.items():
+        ratio, memory = seconds / times["factored"], peak_memory(prepare, name, *sizes)
+        rows.append([name, f"{seconds * 1e3:.1f}", f"{ratio:.1f}", f"{memory:.0f}"])
     title = f"Decoding, b={arguments.batch}, n={arguments.length}, {heads} types"
     headers = ["from the factors by", "ms", "times the factored", "MB"]
     print_table(title, headers, rows, repeats)

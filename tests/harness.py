@@ -7,7 +7,8 @@ import inspect
 
 import keras
 import numpy as np
-from harness_backend import compiled, value_and_gradients
+from harness_backend import compiled
+from harness_compare import compare, relative_difference, run, to_numpy
 from harness_kinds import LENGTH, FunctionRow, LayerRow
 from keras import ops, tree
 from reload_saved import outputs_of
@@ -114,32 +115,27 @@ def check_build(row):
 def check_output(row, policy):
     """Shape and dtype of the output are those that are promised."""
     subject = row.built(policy)
-    outputs = row.call(subject, row.weights(subject), row.inputs_in(policy))
-    tree.assert_same_structure(outputs, row.symbolic(subject, policy))
-    promises = [row.symbolic(subject, policy)]
+    outputs = named(row.call(subject, row.weights(subject), row.inputs_in(policy)))
+    promises = [named(row.symbolic(subject, policy))]
     if isinstance(row, LayerRow):
-        promises.append(row.symbolic(subject, policy, shape=lambda x: x.shape))
-        shape = tree.map_structure(lambda x: x.shape, row.split(row.inputs)[0])
-        computed = subject.compute_output_shape(shape)
-        computed = computed if isinstance(computed, dict) else {"output": computed}
-        actual = outputs if isinstance(outputs, dict) else {"output": outputs}
-        for name, output in actual.items():
-            assert tuple(computed[name]) == tuple(output.shape), (
-                f"{row}: the shape of the output is {tuple(output.shape)}, "
-                f"compute_output_shape says {tuple(computed[name])}"
+        promises.append(named(row.symbolic(subject, policy, shape=lambda x: x.shape)))
+        input_shape = tree.map_structure(lambda x: x.shape, row.split(row.inputs)[0])
+        for name, shape in named(subject.compute_output_shape(input_shape)).items():
+            assert tuple(shape) == tuple(outputs[name].shape), (
+                f"{row}: the shape of the output is {tuple(outputs[name].shape)}, "
+                f"compute_output_shape says {tuple(shape)}"
             )
     for promise in promises:
-        for output, spec in zip(tree.flatten(outputs), tree.flatten(promise), strict=True):
-            dtype = keras.backend.standardize_dtype(output.dtype)
+        assert promise.keys() == outputs.keys(), f"{row}: promised are {list(promise)}"
+        for name, spec in promise.items():
+            shape, dtype = tuple(outputs[name].shape), outputs[name].dtype
+            dtype = keras.backend.standardize_dtype(dtype)
             assert dtype == spec.dtype, (
                 f"{row}: the dtype of the output under {policy} is {dtype}, promised {spec.dtype}"
             )
-            fits = len(output.shape) == len(spec.shape) and all(
-                size is None or size == actual
-                for size, actual in zip(spec.shape, output.shape, strict=True)
-            )
-            assert fits, (
-                f"{row}: the shape of the output is {tuple(output.shape)}, promised {spec.shape}"
+            known = [size or actual for size, actual in zip(spec.shape, shape, strict=False)]
+            assert len(shape) == len(spec.shape) and tuple(known) == shape, (
+                f"{row}: the shape of the output is {shape}, promised {spec.shape}"
             )
     assert all(weight.dtype == "float32" for weight in getattr(subject, "weights", [])), (
         f"{row}: not all weights are float32 under {policy}"
@@ -229,6 +225,11 @@ def serialised(value):
     return keras.saving.serialize_keras_object(value) if hasattr(value, "get_config") else value
 
 
+def named(outputs):
+    """The outputs by name, where there is only one too."""
+    return outputs if isinstance(outputs, dict) else {"output": outputs}
+
+
 def parts(layer):
     """All layers inside a layer."""
     return layer._flatten_layers(include_self=False)
@@ -237,12 +238,6 @@ def parts(layer):
 def masks(row):
     """The masks among the inputs of a row."""
     return [x for x in tree.flatten(row.inputs) if x.dtype == "bool"]
-
-
-def to_numpy(x):
-    """A tensor as an array; half precision as float32, which holds all its numbers."""
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    return np.array(ops.cast(x, "float32") if "float" in dtype else x)
 
 
 def real_positions(output, mask):
@@ -254,51 +249,3 @@ def real_positions(output, mask):
             shape[0], shape[axis] = mask.shape
             output = np.where(mask.reshape(shape), output, 0.0)
     return np.where(mask.any(axis=1).reshape((-1,) + (1,) * (output.ndim - 1)), output, 0.0)
-
-
-def run(row, subject, weights, inputs):
-    """The outputs, and the gradients of their sum with random signs."""
-    flat = tree.flatten(inputs)
-    floating = [keras.backend.is_float_dtype(x.dtype) for x in flat]
-
-    def objective(tensors):
-        count = len(tensors) - sum(floating)
-        weights, moving = tensors[:count], iter(tensors[count:])
-        mixed = [next(moving) if f else x for x, f in zip(flat, floating, strict=True)]
-        outputs = row.call(subject, weights, tree.pack_sequence_as(inputs, mixed))
-        rng, total = np.random.default_rng(2), 0.0
-        for output in tree.flatten(outputs):
-            output = ops.cast(output, "float32")
-            signs = rng.choice([-1.0, 1.0], output.shape).astype("float32")
-            total += ops.sum(ops.where(output <= -1e29, 0.0, output) * signs)
-        return total, outputs
-
-    if not row.differentiable:
-        return row.call(subject, weights, inputs), []
-    moving = [x for x, f in zip(flat, floating, strict=True) if f]
-    return value_and_gradients(objective, [*weights, *moving])
-
-
-def compare(row, what, actual, expected, tolerance):
-    """Raises unless two results of `run` are finite and agree."""
-    for kind, left, right in zip(("value", "gradient"), actual, expected, strict=True):
-        left = [to_numpy(x) for x in tree.flatten(left)]
-        right = [to_numpy(x) for x in tree.flatten(right)]
-        # Some gradients are 0 up to rounding, such as that of the bias of a key.
-        largest = max([np.abs(np.where(x <= -1e29, 0, x)).max() for x in right], default=0.0)
-        for x, y in zip(left, right, strict=True):
-            assert np.isfinite(x).all(), f"{row}: the {kind} under {what} is not finite"
-            assert np.isfinite(y).all(), f"{row}: the {kind} in float32 is not finite"
-            difference = relative_difference(x, y, floor=0.1 * largest)
-            assert difference <= tolerance, (
-                f"{row}: the {kind} under {what} is off by {difference:.1e}, more than {tolerance}"
-            )
-
-
-def relative_difference(left, right, floor=1e-30):
-    """max|left - right| / max|right|; masked scores must be masked on both sides."""
-    masked = right <= -1e29
-    if not np.array_equal(left <= -1e29, masked):
-        return np.inf
-    left, right = np.where(masked, 0, left), np.where(masked, 0, right)
-    return np.abs(left - right).max() / max(np.abs(right).max(), floor, 1e-30)

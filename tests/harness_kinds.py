@@ -101,9 +101,7 @@ class LayerRow(Row):
         """The output that is promised, for inputs of open batch and length."""
         first, others = self.split(
             tree.map_structure(
-                lambda x: keras.KerasTensor(
-                    shape(x), keras.backend.standardize_dtype(x.dtype)
-                ),
+                lambda x: keras.KerasTensor(shape(x), keras.backend.standardize_dtype(x.dtype)),
                 self.inputs_in(policy),
             )
         )

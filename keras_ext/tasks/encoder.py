@@ -32,16 +32,16 @@ def encode(encoder, inputs):
             "An encoder is a functional model with a dict of inputs, some of "
             f"{sorted(inputs)}. Received: {encoder!r} with inputs {received}"
         )
-    # KerasHub's padding masks are integers.
-    taken = {name: ops.cast(inputs[name], expected[name].dtype) for name in expected}
-    output = encoder(taken)
-    if isinstance(output, dict):
-        if "sequence_output" not in output:
+    if isinstance(encoder.output, dict):
+        if "sequence_output" not in encoder.output:
             raise ValueError(
                 "An encoder's outputs hold `sequence_output`. "
-                f"Received: {encoder!r} with outputs {sorted(output)}"
+                f"Received: {encoder!r} with outputs {sorted(encoder.output)}"
             )
-        output = output["sequence_output"]
+        # Without the layers of the other outputs, which no gradient would reach.
+        encoder = keras.Model(expected, encoder.output["sequence_output"], name=encoder.name)
+    # KerasHub's padding masks are integers.
+    output = encoder({name: ops.cast(inputs[name], expected[name].dtype) for name in expected})
     if len(output.shape) != 3:
         raise ValueError(
             "An encoder gives one vector for each token, (batch, length, dim). "

@@ -1,0 +1,257 @@
+import random
+import unicodedata
+
+import keras
+import numpy as np
+import pytest
+
+from keras_ext.data import resolve
+from keras_ext.metrics import SpanF1, score_entities
+from keras_ext.ops import decode_spans
+from keras_ext.tasks import Entity
+
+
+def found(recognizer, text, **kwargs):
+    return [(e.start, e.end, e.label) for e in recognizer.predict(text, **kwargs)]
+
+
+def random_text(rng):
+    alphabets = ["AdaBo saw Rome.", "中文字符", "e\u0301o\u0308\u20e3", "🙂👨‍👩‍👧🇳🇴", "\t\r\n \u00a0\u3000", "שלום",
+                 "\x00\x7f\ufeff\u200b\ud800"]  # fmt: skip
+    return "".join(rng.choice(rng.choice(alphabets)) for _ in range(rng.randrange(14)))
+
+
+def test_nested_entities_are_learnt_and_found(trained, records):
+    assert trained.evaluate(records).micro.f1 > 0.95
+    assert trained.evaluate(records).nested_only.f1 > 0.95
+    entities = trained.predict(records[0]["text"])
+    assert [e.text for e in entities] == ["Ada", "Old Rome Town", "Rome"]
+    assert all(isinstance(e, Entity) and e.score > 0 for e in entities)
+
+
+def test_the_full_head_learns_too(new_recognizer, records):
+    recognizer = new_recognizer("full")
+    recognizer.compile(learning_rate=0.01)
+    recognizer.fit(records, epochs=10, batch_size=8, verbose=0)
+    assert recognizer.evaluate(records).micro.f1 > 0.9
+
+
+def test_evaluate_is_the_score_of_predict(trained, records):
+    predicted = trained.predict([r["text"] for r in records], threshold=-1.0)
+    expected = score_entities([r["entities"] for r in records], predicted)
+    assert trained.evaluate(records, threshold=-1.0) == expected
+
+
+@pytest.mark.parametrize("policy", ["nested", "flat", "longest"])
+def test_policies_choose_among_what_the_nested_one_finds(trained, records, policy):
+    text = records[3]["text"]
+    everything = trained.predict(text, threshold=-5.0)
+    kinds = trained.labels
+    scores = {(kinds.index(e.label), e.start, e.end): e.score for e in everything}
+    expected = [(start, end, kinds[kind]) for kind, start, end in resolve(scores, policy)]
+    assert found(trained, text, threshold=-5.0, policy=policy) == expected
+
+
+def test_thresholds_by_label(trained, records):
+    text = records[0]["text"]
+    assert found(trained, text, threshold={"place": 1e9}) == [(0, 3, "person")]
+    assert found(trained, text, threshold=1e9) == []
+    with pytest.raises(ValueError, match="unknown"):
+        trained.predict(text, threshold={"plaice": 0.0})
+
+
+def test_a_text_that_fits_gives_the_spans_of_its_score_matrix(trained, records):
+    for record in records[:5]:
+        text = record["text"]
+        scores, offsets = trained.span_scores(text)
+        ((spans, values),) = decode_spans(scores[None], threshold=-3.0)
+        expected = {
+            (int(offsets[i, 0]), int(offsets[j, 1]), trained.labels[kind]): value
+            for (kind, i, j), value in zip(spans, values, strict=True)
+        }
+        predicted = trained.predict(text, threshold=-3.0)
+        assert {(e.start, e.end, e.label) for e in predicted} == set(expected)
+        for e in predicted:
+            np.testing.assert_allclose(e.score, expected[e.start, e.end, e.label], atol=1e-4)
+
+
+def test_the_company_of_other_texts_changes_nothing(trained, records):
+    texts = [r["text"] for r in records[:7]] + ["", "Bo.", "Ada saw Old Rome Town. " * 9]
+    together = trained.predict(texts)
+    for text, entities in zip(texts, together, strict=True):
+        assert [(e.start, e.end, e.label) for e in entities] == found(trained, text)
+
+
+def test_text_slices_on_thousands_of_random_strings(trained):
+    rng = random.Random(0)
+    texts = [random_text(rng) for _ in range(3000)]
+    count = 0
+    for text, entities in zip(texts, trained.predict(texts, threshold=-6.0), strict=True):
+        for e in entities:
+            assert 0 <= e.start < e.end <= len(text)
+            assert text[e.start : e.end] == e.text
+            count += 1
+    assert count > 1000
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\r\n \u3000", "\u200b" * 0])
+def test_text_without_visible_characters_has_no_entities(trained, text):
+    assert trained.predict(text, threshold=-1e9) == []
+    scores, offsets = trained.span_scores(text)
+    assert scores.shape == (2, 0, 0)
+    assert offsets.shape == (0, 2)
+
+
+def test_unknown_symbols_are_tokens_with_offsets(trained):
+    assert {e.text for e in trained.predict("☃☃", threshold=-1e9)} == {"☃", "☃☃"}
+
+
+def test_an_entity_keeps_its_combining_accents(trained):
+    text = unicodedata.normalize("NFD", "é")
+    assert {e.text for e in trained.predict(text, threshold=-1e9)} == {text}
+
+
+def test_long_documents_are_read_to_the_end(trained, records):
+    sentence = "Ada saw Old Rome Town."
+    text = "\r\n".join([sentence] * 4200)
+    assert len(text) > 100_000
+    entities = trained.predict(text, batch_size=256)
+    assert all(text[e.start : e.end] == e.text for e in entities)
+    whole = {(e.start, e.end, e.label) for e in entities}
+    hits = sum((24 * i, 24 * i + 3, "person") in whole for i in range(4200))
+    assert hits > 3800
+    assert max(e.end for e in entities) > 100_000
+
+
+@pytest.mark.parametrize("ema_momentum", [None, 0.8])
+def test_fit_keeps_the_epoch_with_the_best_f1(new_recognizer, records, ema_momentum):
+    recognizer = new_recognizer()
+    recognizer.compile(
+        learning_rate=0.1, ema_momentum=ema_momentum
+    )  # too high: F1 goes up and down
+    history = recognizer.fit(records, records[:9], epochs=5, batch_size=8, verbose=0)
+    best = max(history.history["val_f1"])
+    assert recognizer.evaluate(records[:9]).micro.f1 == pytest.approx(best)
+
+
+def test_history_and_callbacks_see_f1_and_metrics(new_recognizer, records):
+    recognizer = new_recognizer()
+    recognizer.compile(metrics=[SpanF1(2, 16, factored=True)], jit_compile=True)
+    stop = keras.callbacks.EarlyStopping("val_f1", mode="max", patience=0)
+    history = recognizer.fit(
+        records[:8], records[:4], epochs=4, batch_size=8, verbose=0, callbacks=[stop]
+    )
+    names = {"loss", "span_f1", "val_f1", "val_precision", "val_recall", "val_nested_f1"}
+    assert names <= set(history.history)
+    assert len(history.history["val_f1"]) < 4
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_training_in_half_precision_is_finite_and_learns(new_recognizer, records, dtype):
+    recognizer = new_recognizer(dtype=dtype)
+    recognizer.compile(learning_rate=0.01, jit_compile=True)
+    history = recognizer.fit(records, epochs=8, batch_size=8, verbose=0)
+    losses = history.history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0] / 4
+    assert all(np.isfinite(w).all() for w in recognizer.model.get_weights())
+
+
+def test_a_users_optimizer_goes_on_where_it_was(new_recognizer, records):
+    recognizer = new_recognizer()
+    recognizer.compile(optimizer=keras.optimizers.Adam(0.01))
+    recognizer.fit(records[:16], epochs=1, batch_size=8, verbose=0)
+    recognizer.fit(records[:16], epochs=1, batch_size=8, verbose=0)
+    assert int(recognizer.model.optimizer.iterations) == 4
+
+
+def test_the_report_is_printed_and_can_be_fatal(new_recognizer, records, capsys):
+    bad = {
+        "text": "Ada met Bo",
+        "entities": [
+            {"start": 0, "end": 99, "label": "person"},
+            {"start": 2, "end": 1, "label": "person"},
+            {"start": 0, "end": 3, "label": "planet"},
+            {"start": 0, "end": 3, "label": "person"},
+            {"start": 0, "end": 3, "label": "person"},
+        ],
+    }
+    recognizer = new_recognizer(labels=["person", "place", "river"])
+    recognizer.compile()
+    recognizer.fit([bad, *records[:4]], epochs=1, verbose=2)
+    printed = capsys.readouterr().out
+    for name in ("out of range", "unknown label", "duplicate", "no example"):
+        assert name in printed
+    with pytest.raises(ValueError, match="4 of 5 entities cannot be learnt"):
+        recognizer.fit([bad], epochs=1, verbose=0, on_lost="raise")
+
+
+def test_weights_that_are_not_finite_are_reported(new_recognizer, records):
+    recognizer = new_recognizer()
+    recognizer.compile(learning_rate=0.01)
+    recognizer.fit(records[:8], epochs=1, verbose=0)
+    kernel = recognizer.model.trainable_variables[-2]
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(ValueError, match="not finite.*text 1"):
+        recognizer.predict(["", "Ada"])
+    with pytest.raises(RuntimeError, match="loss of epoch 1 is nan"):
+        recognizer.fit(records[:8], epochs=1, verbose=0)
+
+
+def test_an_exploding_epoch_restores_the_one_before(new_recognizer, records):
+    recognizer = new_recognizer()
+    seen = []
+
+    class Explode(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append(self.model.get_weights())
+            if epoch == 1:
+                kernel = self.model.trainable_variables[-2]
+                kernel.assign(np.full(kernel.shape, np.nan))
+
+    recognizer.compile()
+    with pytest.raises(RuntimeError, match="epoch 2"):
+        recognizer.fit(records[:8], epochs=3, verbose=0, callbacks=[Explode()])
+    for before, after in zip(seen[1], recognizer.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_bad_arguments_of_fit(new_recognizer, records):
+    recognizer = new_recognizer()
+    with pytest.raises(RuntimeError, match="compile"):
+        recognizer.fit(records)
+    with pytest.raises(ValueError, match="determines the loss"):
+        recognizer.compile(loss="mse")
+    recognizer.compile()
+    with pytest.raises(ValueError, match="no records"):
+        recognizer.fit([])
+    with pytest.raises(ValueError, match="no text to train on"):
+        recognizer.fit([{"text": " ", "entities": []}], verbose=0)
+    with pytest.raises(ValueError, match="record 1"):
+        recognizer.fit([records[0], {"text": 3, "entities": []}])
+    with pytest.raises(ValueError, match="on_lost"):
+        recognizer.fit(records, on_lost="ignore")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": []}, "each once"),
+        ({"labels": ["a", "a"]}, "each once"),
+        ({"head": "softmax"}, "head is one of"),
+        ({"stride": 30}, "stride"),
+        ({"max_length": 2}, "max_length"),
+    ],
+)
+def test_bad_arguments(new_recognizer, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        new_recognizer(**arguments)
+
+
+def test_bad_texts(trained):
+    for bad in (None, 3, ["Ada", None], [b"Ada"]):
+        with pytest.raises((ValueError, TypeError)):
+            trained.predict(bad)
+    with pytest.raises(ValueError, match="policy"):
+        trained.predict("Ada", policy="best")
+    assert trained.predict([]) == []
