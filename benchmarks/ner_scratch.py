@@ -34,11 +34,13 @@ def main():
     """Trains one recogniser and prints its scores, settings and wall time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", default="cluener", choices=["cluener", "cmeee"])
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=8e-4)
     parser.add_argument("--ema-momentum", type=float, default=0.998)
     parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--token-dropout", type=float, default=0.15)
+    parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--num-layers", type=int, default=3)
     parser.add_argument("--hidden-dim", type=int, default=256)
     parser.add_argument("--head-size", type=int, default=64)
@@ -59,6 +61,7 @@ def main():
         hidden_dim=args.hidden_dim,
         intermediate_dim=4 * args.hidden_dim,
         dropout=args.dropout,
+        token_dropout=args.token_dropout,
     )
     recognizer = EntityRecognizer(
         encoder,
@@ -71,6 +74,7 @@ def main():
     print(f"weights: {recognizer.model.count_params():,}, vocabulary {tokenizer.vocabulary_size}")
     recognizer.compile(
         learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
         ema_momentum=args.ema_momentum,
         jit_compile=not args.no_jit,
     )

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from harness_backend import compiled
 from harness_compare import compare, relative_difference, run, to_numpy
-from harness_kinds import LENGTH, FunctionRow, LayerRow
+from harness_kinds import LENGTH, LayerRow
 from keras import ops, tree
 from reload_saved import outputs_of
 
@@ -38,10 +38,9 @@ check_model = check_layer
 
 
 def check_loss(row):
-    """All properties of a loss, a metric or a function, save those of a fresh process."""
+    """All properties of a loss or a metric, save those of a fresh process."""
+    check_config(row)
     check_registered_name(row)
-    if not isinstance(row, FunctionRow):
-        check_config(row)
     for policy in POLICIES:
         check_output(row, policy)
     for policy in TOLERANCES:
@@ -50,7 +49,6 @@ def check_loss(row):
 
 
 check_metric = check_loss
-check_function = check_loss
 
 
 def check_config(row):
@@ -128,15 +126,15 @@ def check_output(row, policy):
     for promise in promises:
         assert promise.keys() == outputs.keys(), f"{row}: promised are {list(promise)}"
         for name, spec in promise.items():
-            shape, dtype = tuple(outputs[name].shape), outputs[name].dtype
-            dtype = keras.backend.standardize_dtype(dtype)
+            shape = tuple(outputs[name].shape)
+            dtype = keras.backend.standardize_dtype(outputs[name].dtype)
             assert dtype == spec.dtype, (
                 f"{row}: the dtype of the output under {policy} is {dtype}, promised {spec.dtype}"
             )
-            known = [size or actual for size, actual in zip(spec.shape, shape, strict=False)]
-            assert len(shape) == len(spec.shape) and tuple(known) == shape, (
-                f"{row}: the shape of the output is {shape}, promised {spec.shape}"
+            fits = len(shape) == len(spec.shape) and all(
+                size in (None, actual) for size, actual in zip(spec.shape, shape, strict=True)
             )
+            assert fits, f"{row}: the shape of the output is {shape}, promised {spec.shape}"
     assert all(weight.dtype == "float32" for weight in getattr(subject, "weights", [])), (
         f"{row}: not all weights are float32 under {policy}"
     )

@@ -88,9 +88,7 @@ class SpanF1(keras.metrics.Metric):
         else:
             self._check_dense(y_pred)
         length = ops.shape(y_pred)[-2]
-        types, starts, ends, valid = span_labels(
-            ops.convert_to_tensor(y_true), self.heads, length
-        )
+        types, starts, ends, valid = span_labels(ops.convert_to_tensor(y_true), self.heads, length)
         cells = (types * length + starts) * length + ends
         valid = first_occurrences(cells, valid)  # (b, k)
         if self.factored:

@@ -13,7 +13,7 @@ EPSILON = 1e-6
 class BigramRoFormerEncoder(keras.Model):
     """A small encoder of characters, to be trained from scratch.
 
-        x = dropout([token embedding, bigram embedding])
+        x = dropout([token_dropout(token embedding), token_dropout(bigram embedding)])
         x = dropout(LN(gelu(conv(x))))
         x = x + dropout(attention(LN(x)));  x = x + dropout(feed_forward(LN(x)));  num_layers times
         output = LN(x),  0 at padded positions
@@ -35,7 +35,9 @@ class BigramRoFormerEncoder(keras.Model):
         intermediate_dim: int, width inside the feed-forward. Defaults to 1024.
         embedding_dim: int, width of each of the two embeddings. Defaults to 128.
         kernel_size: int, tokens that the convolution sees. Defaults to 3.
-        dropout: float in [0, 1). Defaults to 0.3.
+        dropout: float in [0, 1), of single channels. Defaults to 0.3.
+        token_dropout: float in [0, 1), of the whole vectors of characters and, independently, of
+            pairs: rare ones would otherwise be learnt by heart. Defaults to 0.15.
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.
@@ -71,6 +73,7 @@ class BigramRoFormerEncoder(keras.Model):
         embedding_dim=128,
         kernel_size=3,
         dropout=0.3,
+        token_dropout=0.15,
         dtype=None,
         name=None,
         trainable=True,
@@ -100,10 +103,17 @@ class BigramRoFormerEncoder(keras.Model):
         def drop(name):
             return keras.layers.Dropout(dropout, dtype=policy, name=name)
 
+        def drop_tokens(name):
+            shape = (None, None, 1)  # a token's whole vector, or nothing of it
+            return keras.layers.Dropout(token_dropout, noise_shape=shape, dtype=policy, name=name)
+
         # === Functional model ===
         inputs = encoder_inputs()
         token_ids, padding_mask = inputs["token_ids"], inputs["padding_mask"]
-        embeddings = [token_embedding(token_ids), bigram_embedding(token_ids, mask=padding_mask)]
+        embeddings = [
+            drop_tokens("Embedding-Token-Dropout")(token_embedding(token_ids)),
+            drop_tokens("Embedding-Bigram-Dropout")(bigram_embedding(token_ids, mask=padding_mask)),
+        ]
         x = keras.layers.Concatenate(dtype=policy, name="Embedding-Token-Bigram")(embeddings)
         x = drop("Embedding-Dropout")(x)
         # The kernel reaches over the end of the sentence: padding must look like the zeros there.
@@ -141,6 +151,7 @@ class BigramRoFormerEncoder(keras.Model):
         self.embedding_dim = embedding_dim
         self.kernel_size = kernel_size
         self.dropout = dropout
+        self.token_dropout = token_dropout
 
     def get_config(self):
         return {
@@ -153,6 +164,7 @@ class BigramRoFormerEncoder(keras.Model):
             "embedding_dim": self.embedding_dim,
             "kernel_size": self.kernel_size,
             "dropout": self.dropout,
+            "token_dropout": self.token_dropout,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,

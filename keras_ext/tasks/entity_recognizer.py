@@ -43,7 +43,8 @@ class EntityRecognizer:
     >>> tokenizer = keras_ext.data.Tokenizer.from_characters(["Ada met Bo"], min_count=1)
     >>> encoder = keras_ext.models.BigramRoFormerEncoder(
     ...     tokenizer.vocabulary_size, bigram_buckets=50, num_layers=1, num_heads=2, hidden_dim=16,
-    ...     intermediate_dim=16, embedding_dim=8, dropout=0.0)
+    ...     intermediate_dim=16, embedding_dim=8, dropout=0.0,
+    ...     token_dropout=0.0)
     >>> recognizer = EntityRecognizer(encoder, tokenizer, ["person"], max_length=16, stride=4)
     >>> recognizer.compile(learning_rate=0.01)
     >>> history = recognizer.fit(records, epochs=60, verbose=0)

@@ -29,6 +29,17 @@ def make_records():
     return records
 
 
+def join_records(records):
+    """One long record of several, one in a line."""
+    text, entities = "", []
+    for record in records:
+        for e in record["entities"]:
+            start, end = e["start"] + len(text), e["end"] + len(text)
+            entities.append({"start": start, "end": end, "label": e["label"]})
+        text += record["text"] + "\r\n"
+    return {"text": text, "entities": entities}
+
+
 def make_recognizer(head="efficient", dtype=None, seed=0, labels=("person", "place"), **kwargs):
     keras.utils.set_random_seed(seed)
     tokenizer = Tokenizer.from_characters([record["text"] for record in make_records()])
@@ -41,6 +52,7 @@ def make_recognizer(head="efficient", dtype=None, seed=0, labels=("person", "pla
         intermediate_dim=32,
         embedding_dim=16,
         dropout=0.0,
+        token_dropout=0.0,
         dtype=dtype,
     )
     settings = {"max_length": 32, "stride": 8, "head_size": 16, **kwargs}
@@ -56,8 +68,15 @@ def records():
 def trained(records):
     recognizer = make_recognizer()
     recognizer.compile(learning_rate=0.01)
-    recognizer.history = recognizer.fit(records, records, epochs=10, batch_size=8, verbose=0)
+    shuffled = records[::7] + records[1::3] + records[::-2]
+    recognizer.fit([*records, join_records(shuffled)], epochs=10, batch_size=8, verbose=0)
     return recognizer
+
+
+@pytest.fixture(scope="session")
+def document(records):
+    """A document of 100,000 characters, and where its sentences are."""
+    return join_records([records[i % 30] for i in range(4200)])
 
 
 @pytest.fixture

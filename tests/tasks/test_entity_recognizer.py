@@ -86,7 +86,7 @@ def test_text_slices_on_thousands_of_random_strings(trained):
     rng = random.Random(0)
     texts = [random_text(rng) for _ in range(3000)]
     count = 0
-    for text, entities in zip(texts, trained.predict(texts, threshold=-6.0), strict=True):
+    for text, entities in zip(texts, trained.predict(texts, threshold=-12.0), strict=True):
         for e in entities:
             assert 0 <= e.start < e.end <= len(text)
             assert text[e.start : e.end] == e.text
@@ -107,20 +107,18 @@ def test_unknown_symbols_are_tokens_with_offsets(trained):
 
 
 def test_an_entity_keeps_its_combining_accents(trained):
-    text = unicodedata.normalize("NFD", "é")
-    assert {e.text for e in trained.predict(text, threshold=-1e9)} == {text}
+    text = unicodedata.normalize("NFD", "Zoé")
+    assert text in {e.text for e in trained.predict(text, threshold=-1e9)}
 
 
-def test_long_documents_are_read_to_the_end(trained, records):
-    sentence = "Ada saw Old Rome Town."
-    text = "\r\n".join([sentence] * 4200)
+def test_long_documents_are_read_to_the_end(trained, document):
+    text = document["text"]
     assert len(text) > 100_000
-    entities = trained.predict(text, batch_size=256)
+    scores = trained.evaluate([document], batch_size=128)
+    assert scores.micro.f1 > 0.9
+    entities = trained.predict(text, batch_size=128)
     assert all(text[e.start : e.end] == e.text for e in entities)
-    whole = {(e.start, e.end, e.label) for e in entities}
-    hits = sum((24 * i, 24 * i + 3, "person") in whole for i in range(4200))
-    assert hits > 3800
-    assert max(e.end for e in entities) > 100_000
+    assert entities[-1].end > len(text) - 10
 
 
 @pytest.mark.parametrize("ema_momentum", [None, 0.8])
