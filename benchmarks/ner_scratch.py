@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 from ner_encoder import show_environment
 
-from keras_ext.data import Tokenizer, labels_of, read_records
+from keras_ext.data import Tokenizer, labels_of, read_records, swap_mentions
 from keras_ext.models import BigramRoFormerEncoder
 from keras_ext.tasks import EntityRecognizer
 
@@ -34,13 +34,14 @@ def main():
     """Trains one recogniser and prints its scores, settings and wall time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", default="cluener", choices=["cluener", "cmeee"])
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=8e-4)
     parser.add_argument("--ema-momentum", type=float, default=0.998)
     parser.add_argument("--dropout", type=float, default=0.3)
-    parser.add_argument("--token-dropout", type=float, default=0.15)
+    parser.add_argument("--token-dropout", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=0.05)
+    parser.add_argument("--swapped-copies", type=int, default=2, help="of the training records")
     parser.add_argument("--num-layers", type=int, default=3)
     parser.add_argument("--hidden-dim", type=int, default=256)
     parser.add_argument("--head-size", type=int, default=64)
@@ -71,6 +72,7 @@ def main():
         stride=args.stride,
         head_size=args.head_size,
     )
+    copies = [swap_mentions(train, seed=args.seed + i) for i in range(args.swapped_copies)]
     print(f"weights: {recognizer.model.count_params():,}, vocabulary {tokenizer.vocabulary_size}")
     recognizer.compile(
         learning_rate=args.learning_rate,
@@ -80,7 +82,12 @@ def main():
     )
     began = time.perf_counter()
     history = recognizer.fit(
-        train, dev, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, verbose=2
+        sum(copies, train),
+        dev,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        verbose=2,
     )
     seconds = time.perf_counter() - began
     f1 = history.history["val_f1"]

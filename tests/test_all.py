@@ -77,7 +77,9 @@ ROWS = [
     LayerRow(layers.GlobalPointer, POINTER, MASKED_HIDDEN),
     LayerRow(layers.GlobalPointer, OTHER_POINTER, MASKED_HIDDEN, "other"),
     LayerRow(layers.EfficientGlobalPointer, POINTER, MASKED_HIDDEN),
-    LayerRow(layers.EfficientGlobalPointer, {**POINTER, "factored": True}, MASKED_HIDDEN, "factored"),
+    LayerRow(
+        layers.EfficientGlobalPointer, {**POINTER, "factored": True}, MASKED_HIDDEN, "factored"
+    ),
     LayerRow(layers.EfficientGlobalPointer, OTHER_POINTER, MASKED_HIDDEN, "other"),
     LayerRow(layers.MultiHeadSelfAttention, POINTER, MASKED_HIDDEN),
     LayerRow(
@@ -109,16 +111,21 @@ ROWS = [
         {"buckets": 50, "output_dim": 4, "embeddings_initializer": UNIFORM},
         {"inputs": TOKENS, "mask": MASK},
     ),
-    LayerRow(
-        layers.PositionEmbedding, {"input_dim": 9, "embeddings_initializer": UNIFORM}, HIDDEN
-    ),
+    LayerRow(layers.PositionEmbedding, {"input_dim": 9, "embeddings_initializer": UNIFORM}, HIDDEN),
     LayerRow(models.BertEncoder, ENCODER, BATCH),
     LayerRow(models.BertEncoder, {**OTHER_ENCODER, "max_sequence_length": 9}, BATCH, "other"),
     LayerRow(models.RoFormerEncoder, ENCODER, BATCH),
     LayerRow(models.RoFormerEncoder, OTHER_ENCODER, BATCH, "other"),
     LayerRow(
         models.BigramRoFormerEncoder,
-        {**ENCODER, "bigram_buckets": 50, "embedding_dim": 4, "kernel_size": 5, "dropout": 0.2},
+        {
+            **ENCODER,
+            "bigram_buckets": 50,
+            "embedding_dim": 4,
+            "kernel_size": 5,
+            "dropout": 0.2,
+            "token_dropout": 0.1,
+        },
         BATCH,
     ),
     LossRow(losses.MultilabelCategoricalCrossentropy, {}, HARD),

@@ -26,7 +26,9 @@ ARROWS = {
 }
 EVERYWHERE = set(sys.stdlib_module_names)
 PACKAGE = sorted((ROOT / "keras_ext").rglob("*.py"))
-SCRIPTS = sorted(path for name in ("examples", "benchmarks") for path in (ROOT / name).rglob("*.py"))
+SCRIPTS = sorted(
+    path for name in ("examples", "benchmarks") for path in (ROOT / name).rglob("*.py")
+)
 
 
 def imported(source):
@@ -128,7 +130,8 @@ def test_what_the_arrows_allow_is_not_a_violation():
 
 
 @pytest.mark.parametrize(
-    "name", ["keras_ext.data.resolve.resolve", "keras_ext.ops.nothing", "keras_ext._x", "keras_ext.*"]
+    "name",
+    ["keras_ext.data.resolve.resolve", "keras_ext.ops.nothing", "keras_ext._x", "keras_ext.*"],
 )
 def test_a_private_name_in_a_script_is_caught(name):
     module, _, last = name.rpartition(".")

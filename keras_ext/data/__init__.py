@@ -1,3 +1,4 @@
+from keras_ext.data.augmentation import swap_mentions
 from keras_ext.data.batching import bucket_lengths, collate, make_batches
 from keras_ext.data.conll import read_conll
 from keras_ext.data.json_records import read_cluener, read_cmeee, read_jsonl, write_jsonl
@@ -30,6 +31,7 @@ __all__ = [
     "read_jsonl",
     "read_records",
     "resolve",
+    "swap_mentions",
     "tokens_to_characters",
     "validate",
     "write_jsonl",

@@ -54,6 +54,7 @@ def save_bundle(folder, task, version):
             },
             "sha256": {name: _sha256(new / name) for name in (MODEL, TOKENIZER)},
         }
+        config["sha256"][CONFIG] = _config_sha256(config)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (new / CONFIG).write_text(text, encoding="utf-8")
         new.chmod(0o755)
@@ -100,6 +101,8 @@ def load_bundle(folder, task):
     missing = {"labels", "settings", "sha256"} - set(config)
     if missing:
         raise ValueError(f"The {CONFIG} of the bundle lacks {sorted(missing)}. {where}")
+    if config["sha256"].get(CONFIG) != _config_sha256(config):
+        raise ValueError(f"The bundle is damaged: {CONFIG} was changed after saving. {where}")
     for name in (MODEL, TOKENIZER):
         if not (folder / name).is_file():
             raise ValueError(f"The bundle lacks its file {name}. {where}")
@@ -116,6 +119,12 @@ def _is_ours(folder):
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def _config_sha256(config):
+    """The digest of the description, without itself."""
+    content = {**config, "sha256": {n: d for n, d in config["sha256"].items() if n != CONFIG}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path):

@@ -1,4 +1,4 @@
-"""Texts as windows, windows as batches, batches through the model."""
+"""Texts as windows, windows as batches."""
 
 import keras
 import numpy as np
@@ -78,34 +78,3 @@ def text_windows(tokenizer, texts, max_length, stride):
         for document, encoding in enumerate(tokenizer.encode_batch(texts))
         for window in make_windows(encoding, document, max_length, stride, *special)
     ]
-
-
-def score_windows(model, windows, batch_size, max_length, pad_id):
-    """Runs a model over windows, batch by batch.
-
-    Args:
-        model: the model of a task.
-        windows: list of `data.Window`.
-        batch_size: int, the largest number of rows of a batch.
-        max_length: int, tokens of the largest batch.
-        pad_id: int, id of the padding token.
-
-    Yields:
-        Indices of windows, and the model's float32 output for them, one row a window.
-
-    Raises:
-        ValueError: if an output is not finite.
-    """
-    # A few texts make a batch of few rows; powers of two keep the number of shapes small.
-    rows = min(batch_size, 1 << max(len(windows) - 1, 0).bit_length())
-    data = EntityBatches(windows, None, rows, max_length, pad_id)
-    for number, (_, _, indices) in enumerate(data.batches):
-        inputs, _, _ = data[number]
-        scores = np.asarray(model.predict_on_batch(inputs), "float32")[: len(indices)]
-        for index, row in zip(indices, scores, strict=True):
-            if not np.isfinite(row).all():
-                raise ValueError(
-                    "The model gives scores that are not finite; its weights are damaged. "
-                    f"Received: text {windows[index].document}"
-                )
-        yield indices, scores

@@ -1,15 +1,14 @@
 import keras
-import numpy as np
 
 import keras_ext
-from keras_ext.data import Tokenizer, check_records, merge_windows, resolve
+from keras_ext.data import Tokenizer, check_records
 from keras_ext.metrics import score_entities
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from keras_ext.tasks.encoder import check_encoder, encode, encoder_inputs
-from keras_ext.tasks.entity import Entity
-from keras_ext.tasks.entity_batches import score_windows, text_windows
-from keras_ext.tasks.entity_training import default_optimizer, train
-from keras_ext.tasks.span_head import HEADS, label_thresholds
+from keras_ext.tasks.entity_batches import text_windows
+from keras_ext.tasks.entity_prediction import predict_entities, window_span_scores
+from keras_ext.tasks.entity_training import Training
+from keras_ext.tasks.span_head import HEADS
 
 
 class EntityRecognizer:
@@ -62,7 +61,7 @@ class EntityRecognizer:
         check_encoder(encoder, tokenizer, max_length)
         inputs = encoder_inputs()
         hidden = encode(encoder, inputs)
-        scores = self._head.layer(encoder.dtype_policy)(hidden, mask=inputs["padding_mask"])
+        scores = self.span_head.layer(encoder.dtype_policy)(hidden, mask=inputs["padding_mask"])
         self.model = keras.Model(inputs, scores)
 
     def _set(self, tokenizer, labels, head, max_length, stride, head_size):
@@ -73,19 +72,15 @@ class EntityRecognizer:
             raise ValueError(f"The head is one of {sorted(HEADS)}. Received: {head=}")
         self.tokenizer = tokenizer
         self.labels = labels
-        self.max_length = max_length
         self.settings = {
             "head": head,
             "max_length": max_length,
             "stride": stride,
             "head_size": head_size,
         }
-        self._head = HEADS[head](len(labels), head_size)
-        self._compile_arguments = None
-        self._windows([""])  # checks max_length and stride
-
-    def _windows(self, texts):
-        return text_windows(self.tokenizer, texts, self.max_length, self.settings["stride"])
+        self.span_head = HEADS[head](len(labels), head_size)
+        self._training = None
+        text_windows(tokenizer, [""], max_length, stride)  # checks these two
 
     def compile(
         self, optimizer=None, learning_rate=1e-4, weight_decay=0.01, ema_momentum=None, **kwargs
@@ -96,28 +91,24 @@ class EntityRecognizer:
             optimizer: a Keras optimizer or its name. None: AdamW whose learning rate warms up over
                 the first tenth of the steps that `fit` will make and then decays to 0 along a
                 cosine, with gradients clipped to norm 1; each `fit` starts a new one.
-            learning_rate: float, the peak. 1e-4 suits pretrained encoders, 8e-4 small ones
-                trained from scratch. Only for `optimizer=None`.
-            weight_decay: float, of all weights but biases and normalisation. Only for
-                `optimizer=None`.
+            learning_rate: float, the peak. 1e-4 suits pretrained encoders (3e-4 small ones such as
+                MiniLM), 8e-4 small ones trained from scratch. This and the next two only where
+                `optimizer` is None.
+            weight_decay: float, of all weights but biases and normalisation.
             ema_momentum: float, or None. If given, the weights that are measured and kept are
-                averages over about 1 / (1 - ema_momentum) steps. Only for `optimizer=None`.
+                averages over about 1 / (1 - ema_momentum) steps.
             **kwargs: other arguments of `keras.Model.compile`, such as `jit_compile`, `metrics`
-                or `run_eagerly`. Metrics see span labels and scores: see `metrics.SpanF1`.
+                (see `metrics.SpanF1`) or `run_eagerly`.
+
+        Raises:
+            ValueError: for a loss: the head determines it.
         """
-        fixed = {"loss", "loss_weights"} & set(kwargs)
-        if fixed:
-            raise ValueError(f"The head determines the loss. Received: {sorted(fixed)}")
-        self._compile_arguments = {"loss": self._head.loss(), **kwargs}
-        self._default = None
-        if optimizer is None:
-            self._default = {
-                "learning_rate": learning_rate,
-                "weight_decay": weight_decay,
-                "ema_momentum": ema_momentum,
-            }
-        else:
-            self.model.compile(optimizer=optimizer, **self._compile_arguments)
+        default = {
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "ema_momentum": ema_momentum,
+        }
+        self._training = Training(self.model, self.span_head.loss(), optimizer, default, kwargs)
 
     def fit(
         self,
@@ -153,20 +144,14 @@ class EntityRecognizer:
         Raises:
             ValueError: for malformed records, none at all, none with text, or, with
                 on_lost="raise", a lost entity.
-            RuntimeError: if `compile` was not called, or if the loss stops being finite; the best
-                weights so far are then restored.
+            RuntimeError: if `compile` was not called, or if the loss stops being finite; the
+                weights from before that epoch are then restored.
         """
-        if self._compile_arguments is None:
+        if self._training is None:
             raise RuntimeError("Call `compile` before `fit`.")
-        return train(
+        return self._training.fit(
             self, records, validation_records, epochs, batch_size, callbacks, verbose, seed, on_lost
         )
-
-    def new_optimizer(self, steps):
-        """Compiles the model with a default optimizer for `steps` steps, if `compile` asked so."""
-        if self._default is not None:
-            optimizer = default_optimizer(steps, **self._default)
-            self.model.compile(optimizer=optimizer, **self._compile_arguments)
 
     def evaluate(self, records, threshold=0.0, policy="nested", batch_size=32):
         """Scores predictions against records: exact entities in characters.
@@ -176,7 +161,7 @@ class EntityRecognizer:
                 windows make unreachable.
             threshold: as in `predict`.
             policy: as in `predict`.
-            batch_size: int.
+            batch_size: int, windows in a batch.
 
         Returns:
             `metrics.EntityScores`: micro, macro, per label, nested and flat entities apart.
@@ -208,27 +193,7 @@ class EntityRecognizer:
         """
         if isinstance(texts, str):
             return self.predict([texts], threshold, policy, batch_size)[0]
-        texts = list(texts)
-        resolve({}, policy)
-        thresholds = label_thresholds(threshold, self.labels)
-        windows = self._windows(texts)
-        found = [None] * len(windows)
-        for indices, scores in self._scores(windows, batch_size):
-            for index, decoded in zip(indices, self._head.decode(scores, thresholds), strict=True):
-                found[index] = decoded
-        merged = merge_windows(windows, found, len(texts))
-        return [
-            [
-                Entity(start, end, self.labels[kind], text[start:end], score)
-                for (kind, start, end), score in resolve(entities, policy).items()
-            ]
-            for text, entities in zip(texts, merged, strict=True)
-        ]
-
-    def _scores(self, windows, batch_size):
-        return score_windows(
-            self.model, windows, batch_size, self.max_length, self.tokenizer.pad_id
-        )
+        return predict_entities(self, list(texts), threshold, policy, batch_size)
 
     def span_scores(self, text):
         """The scores of all pairs of tokens of a text, to look at.
@@ -240,12 +205,7 @@ class EntityRecognizer:
             scores float32 (labels, n, n), axis 1 the start, axis 2 the end, -1e30 where the end is
             before the start; and the offsets of the n tokens, int32 (n, 2), in characters.
         """
-        windows = self._windows([text])[:1]
-        if not windows:
-            return np.zeros((len(self.labels), 0, 0), "float32"), np.zeros((0, 2), "int32")
-        ((_, scores),) = self._scores(windows, 1)
-        inner = slice(1, len(windows[0].ids) - 1)  # without the special tokens
-        return self._head.dense(scores)[0, :, inner, inner], windows[0].offsets[inner]
+        return window_span_scores(self, text)
 
     def save(self, folder):
         """Writes a bundle: the model, the tokenizer, the labels and settings, in one folder.

@@ -8,43 +8,68 @@ from keras_ext.data import check_records, plan
 from keras_ext.tasks.entity_batches import EntityBatches
 
 
-def train(
-    recognizer, records, validation_records, epochs, batch_size, callbacks, verbose, seed, on_lost
-):
-    """`EntityRecognizer.fit`, which describes the arguments."""
-    if on_lost not in ("report", "raise"):
-        raise ValueError(f'Expected "report" or "raise". Received: {on_lost=}')
-    settings, tokenizer = recognizer.settings, recognizer.tokenizer
-    windows, spans, report = plan(
-        check_records(records),
-        tokenizer,
-        recognizer.labels,
-        settings["max_length"],
-        settings["stride"],
-    )
-    if verbose:
-        print(f"training data\n{report}")  # noqa: T201, the report is for the user
-    if on_lost == "raise":
-        report.raise_if_lost()
-    if not windows:
-        raise ValueError(
-            f"There is no text to train on: all texts are empty. Received: {len(records)=}"
+class Training:
+    """What `EntityRecognizer.compile` chose, and what its `fit` does with it.
+
+    Args:
+        model: the `keras.Model`.
+        loss: its loss.
+        optimizer: a Keras optimizer or its name, or None for a new default one in each `fit`.
+        default: dict of the arguments of `default_optimizer`, save the steps.
+        arguments: dict of other arguments of `keras.Model.compile`.
+
+    Raises:
+        ValueError: if the arguments hold a loss.
+    """
+
+    def __init__(self, model, loss, optimizer, default, arguments):
+        fixed = {"loss", "loss_weights"} & set(arguments)
+        if fixed:
+            raise ValueError(f"The head determines the loss. Received: {sorted(fixed)}")
+        self.default = default if optimizer is None else None
+        self.arguments = {"loss": loss, **arguments}
+        if optimizer is not None:
+            model.compile(optimizer=optimizer, **self.arguments)
+
+    def fit(
+        self,
+        recognizer,
+        records,
+        validation_records,
+        epochs,
+        batch_size,
+        callbacks,
+        verbose,
+        seed,
+        on_lost,
+    ):
+        """`EntityRecognizer.fit`, which describes the arguments."""
+        if on_lost not in ("report", "raise"):
+            raise ValueError(f'Expected "report" or "raise". Received: {on_lost=}')
+        model, tokenizer = recognizer.model, recognizer.tokenizer
+        max_length, stride = recognizer.settings["max_length"], recognizer.settings["stride"]
+        records = check_records(records)
+        windows, spans, report = plan(records, tokenizer, recognizer.labels, max_length, stride)
+        if verbose:
+            print(f"training data\n{report}")  # noqa: T201, the report is for the user
+        if on_lost == "raise":
+            report.raise_if_lost()
+        if not windows:
+            raise ValueError(
+                f"There is no text to train on: all texts are empty. Received: {len(records)=}"
+            )
+        batches = EntityBatches(windows, spans, batch_size, max_length, tokenizer.pad_id, seed=seed)
+        if self.default is not None:
+            optimizer = default_optimizer(epochs * len(batches), **self.default)
+            model.compile(optimizer=optimizer, **self.arguments)
+        ours = [StopOnNonFinite()]
+        if validation_records is not None:
+            validation_records = check_records(validation_records, "validation_records")
+            ours += BestEpoch.callbacks(recognizer, validation_records, 2 * batch_size)
+        callbacks = [*ours, *(callbacks or [])]
+        return model.fit(
+            batches, epochs=epochs, callbacks=callbacks, verbose=verbose, shuffle=False
         )
-    batches = EntityBatches(
-        windows, spans, batch_size, settings["max_length"], tokenizer.pad_id, seed=seed
-    )
-    recognizer.new_optimizer(steps=epochs * len(batches))
-    ours = [StopOnNonFinite()]
-    if validation_records is not None:
-        validation_records = check_records(validation_records, "validation_records")
-        ours += BestEpoch.callbacks(recognizer, validation_records, 2 * batch_size)
-    return recognizer.model.fit(
-        batches,
-        epochs=epochs,
-        callbacks=[*ours, *(callbacks or [])],
-        verbose=verbose,
-        shuffle=False,
-    )
 
 
 def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):

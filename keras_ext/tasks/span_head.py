@@ -60,24 +60,3 @@ class FullHead:
 
 
 HEADS = {"efficient": EfficientHead, "full": FullHead}
-
-
-def label_thresholds(threshold, labels):
-    """One threshold for each label.
-
-    Args:
-        threshold: float for all, or dict from label to float, 0 for labels not in it.
-        labels: list of label names.
-
-    Returns:
-        float32 array (labels,).
-
-    Raises:
-        ValueError: for a label that is not among `labels`.
-    """
-    if not isinstance(threshold, dict):
-        return np.full(len(labels), threshold, "float32")
-    unknown = sorted(set(threshold) - set(labels))
-    if unknown:
-        raise ValueError(f"Thresholds name labels among {labels}. Received: unknown {unknown}")
-    return np.array([threshold.get(label, 0.0) for label in labels], "float32")

@@ -120,9 +120,7 @@ def test_learns_a_planted_span_in_mixed_float16_with_xla():
     keras.utils.set_random_seed(3)
     head = GlobalPointer(heads=2, head_size=8, dtype="mixed_float16")
     model = keras.Sequential([keras.Input((6, DIM)), head])
-    model.compile(
-        keras.optimizers.Adam(0.03), loss=GlobalPointerCrossentropy(), jit_compile=True
-    )
+    model.compile(keras.optimizers.Adam(0.03), loss=GlobalPointerCrossentropy(), jit_compile=True)
     losses = model.fit(inputs, spans, batch_size=16, epochs=50, verbose=0).history["loss"]
     scores = model.predict(inputs, verbose=0)
     best = [np.unravel_index(sample.argmax(), sample.shape) for sample in scores]

@@ -221,9 +221,7 @@ def test_fit_with_filler_rows_of_weight_zero_equals_fit_without_them():
         keras.utils.set_random_seed(0)
         head = EfficientGlobalPointer(HEADS, SIZE, factored=True)
         model = keras.Sequential([keras.Input((LENGTH, 8)), head])
-        loss = FactoredGlobalPointerCrossentropy(
-            HEADS, SIZE, reduction="mean_with_sample_weight"
-        )
+        loss = FactoredGlobalPointerCrossentropy(HEADS, SIZE, reduction="mean_with_sample_weight")
         model.compile("sgd", loss=loss)
         history = model.fit(
             inputs[rows],

@@ -64,7 +64,8 @@ def best_start_after_best_end(height):
     factored = np.zeros((1, LENGTH, 2 * (SIZE + HEADS)), "float32")
     factored[0, -1, 2 * SIZE : 2 * SIZE + HEADS] = height
     factored[0, 0, 2 * SIZE + HEADS :] = height
-    factored[0, 1:3, 2 * SIZE + 1] = 2.0  # one type has more to it
+    factored[0, 1:3, 2 * SIZE + 1] = 2.0
+    factored[0, 1:4, 2 * SIZE + 2] = height - 6.0  # many spans of 1/400 of the best
     return factored
 
 
@@ -136,7 +137,7 @@ def test_one_hard_sample_leaves_the_others_exact():
 
 
 def test_no_spread_is_lost_between_the_two_ways():
-    heights = np.tile([16, 30, 34, 55, 62, 68, 72, 76, 84, 88, 95, 110], 3)
+    heights = np.tile([16, 30, 34, 55, 62, 68, 72, 76, 80, 82, 88, 110], 3)
     factored = np.concatenate([best_start_after_best_end(height) for height in heights])
     factored[:12, :, 2 * SIZE + HEADS :] -= 60.0
     factored[12:24, :, 2 * SIZE + HEADS :] -= 20.0

@@ -76,6 +76,7 @@ def test_damage_is_named(bundle, name, damage):
         ({"format_version": 2}, "format 2"),
         ({"task": "SentenceEncoder"}, "holds a SentenceEncoder"),
         ({"labels": None}, "lacks"),
+        ({"labels": ["place", "person"]}, r"config\.json was changed"),
     ],
 )
 def test_foreign_configs_are_refused(bundle, change, message):

@@ -1,0 +1,82 @@
+"""Texts through the model, and its scores as entities of the texts."""
+
+import numpy as np
+
+from keras_ext.data import merge_windows, resolve
+from keras_ext.tasks.entity import Entity
+from keras_ext.tasks.entity_batches import EntityBatches, text_windows
+
+
+def predict_entities(recognizer, texts, threshold, policy, batch_size):
+    """`EntityRecognizer.predict` of a list of texts; it describes the arguments."""
+    labels = recognizer.labels
+    resolve({}, policy)  # an unknown policy is found before the work is done
+    thresholds = label_thresholds(threshold, labels)
+    windows = _windows(recognizer, texts)
+    found = [None] * len(windows)
+    for indices, scores in _scores(recognizer, windows, batch_size):
+        decoded = recognizer.span_head.decode(scores, thresholds)
+        for index, spans in zip(indices, decoded, strict=True):
+            found[index] = spans
+    merged = merge_windows(windows, found, len(texts))
+    return [
+        [
+            Entity(start, end, labels[kind], text[start:end], score)
+            for (kind, start, end), score in resolve(entities, policy).items()
+        ]
+        for text, entities in zip(texts, merged, strict=True)
+    ]
+
+
+def window_span_scores(recognizer, text):
+    """`EntityRecognizer.span_scores`, which describes arguments and results."""
+    windows = _windows(recognizer, [text])[:1]
+    if not windows:
+        return np.zeros((len(recognizer.labels), 0, 0), "float32"), np.zeros((0, 2), "int32")
+    ((_, scores),) = _scores(recognizer, windows, batch_size=1)
+    inner = slice(1, len(windows[0].ids) - 1)  # without the special tokens
+    return recognizer.span_head.dense(scores)[0, :, inner, inner], windows[0].offsets[inner]
+
+
+def _windows(recognizer, texts):
+    settings = recognizer.settings
+    return text_windows(recognizer.tokenizer, texts, settings["max_length"], settings["stride"])
+
+
+def _scores(recognizer, windows, batch_size):
+    """Yields indices of windows and the model's float32 output for them, one row a window."""
+    # A few texts make a batch of few rows; powers of two keep the number of shapes small.
+    rows = min(batch_size, 1 << max(len(windows) - 1, 0).bit_length())
+    sizes = rows, recognizer.settings["max_length"]
+    data = EntityBatches(windows, None, *sizes, recognizer.tokenizer.pad_id)
+    for number, (_, _, indices) in enumerate(data.batches):
+        inputs, _, _ = data[number]
+        scores = np.asarray(recognizer.model.predict_on_batch(inputs), "float32")[: len(indices)]
+        for index, row in zip(indices, scores, strict=True):
+            if not np.isfinite(row).all():
+                raise ValueError(
+                    "The model gives scores that are not finite; its weights are damaged. "
+                    f"Received: text {windows[index].document}"
+                )
+        yield indices, scores
+
+
+def label_thresholds(threshold, labels):
+    """One threshold for each label.
+
+    Args:
+        threshold: float for all, or dict from label to float, 0 for labels not in it.
+        labels: list of label names.
+
+    Returns:
+        float32 array (labels,).
+
+    Raises:
+        ValueError: for a label that is not among `labels`.
+    """
+    if not isinstance(threshold, dict):
+        return np.full(len(labels), threshold, "float32")
+    unknown = sorted(set(threshold) - set(labels))
+    if unknown:
+        raise ValueError(f"Thresholds name labels among {labels}. Received: unknown {unknown}")
+    return np.array([threshold.get(label, 0.0) for label in labels], "float32")
