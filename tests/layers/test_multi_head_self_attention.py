@@ -119,7 +119,7 @@ def test_weights_are_eight_in_the_order_of_bert4keras():
 
 
 @pytest.mark.parametrize(
-    "arguments, match",
+    ("arguments", "match"),
     [
         ({"head_size": 3, "rope": True}, "must be even. Received: head_size=3"),
         ({"heads": 0}, "must be positive. Received: heads=0"),

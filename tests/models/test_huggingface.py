@@ -120,7 +120,7 @@ NAME = "encoder.layer.1.attention.self.key.weight"
 
 
 @pytest.mark.parametrize(
-    "change, match",
+    ("change", "match"),
     [
         (lambda v: v.pop(NAME), f"missing: {NAME}"),
         (lambda v: v.update(renamed=v.pop(NAME)), f"missing: {NAME}\n.*unused: renamed"),
@@ -149,7 +149,7 @@ def test_a_wanted_pooler_must_be_there(folder):
 
 
 @pytest.mark.parametrize(
-    "text, match",
+    ("text", "match"),
     [
         ("{", "Cannot read JSON"),
         ("[]", "Expected a JSON object"),

@@ -64,7 +64,7 @@ def test_a_cut_file_names_the_tensors_that_are_not_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, kind",
+    ("content", "kind"),
     [
         (b"", "the file is empty"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "HTML"),
