@@ -80,6 +80,14 @@ def loss_and_gradient(spans, factored, tril_mask=True, **options):
     )
 
 
+def check(spans, factored, **options):
+    """Value and gradient equal those of float64."""
+    value, (gradient,) = loss_and_gradient(spans, factored, **options)
+    assert relative_error(value, reference(spans, factored)) < 1e-5
+    expected = numerical_gradient(lambda x: reference(spans, x), factored)
+    assert relative_error(gradient, expected) < 1e-5
+
+
 @pytest.mark.parametrize("tril_mask", [True, False])
 def test_value_and_gradient_equal_the_dense_loss(tril_mask):
     spans = np.concatenate([SPANS, random_spans(1)])
@@ -100,10 +108,7 @@ def test_value_and_gradient_equal_the_dense_loss(tril_mask):
 
 
 def test_gradient_equals_finite_differences_of_float64():
-    factored = factors_of(2.0)
-    _, (gradient,) = loss_and_gradient(SPANS, factored)
-    expected = numerical_gradient(lambda x: reference(SPANS, x), factored)
-    assert relative_error(gradient, expected) < 1e-5
+    check(SPANS, factors_of(2.0))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -112,10 +117,7 @@ def test_scores_that_spread_over_hundreds_are_exact(compiled):
     factored = factors_of(1.0)
     factored[0, -1, 2 * SIZE : 2 * SIZE + HEADS] = 300.0
     factored[0, 0, 2 * SIZE + HEADS :] = 300.0
-    value, (gradient,) = loss_and_gradient(SPANS, factored, compiled=compiled)
-    assert relative_error(value, reference(SPANS, factored)) < 1e-5
-    expected = numerical_gradient(lambda x: reference(SPANS, x), factored)
-    assert relative_error(gradient, expected) < 1e-5
+    check(SPANS, factored, compiled=compiled)
 
 
 def test_dominant_gold_span_does_not_cancel():
@@ -124,21 +126,15 @@ def test_dominant_gold_span_does_not_cancel():
     factored[..., 2 * SIZE :] = -4.0
     factored[0, 1, 0], factored[0, 4, SIZE] = 38.0, 1.0
     spans = np.array([[[head, 1, 4] for head in range(HEADS)]])
-    value, (gradient,) = loss_and_gradient(spans, factored)
     exact = np.log1p(20 * np.exp(-8.0)) + np.log1p(np.exp(-30.0))
-    assert float(value[0]) == pytest.approx(exact, rel=1e-5)
-    expected = numerical_gradient(lambda x: reference(spans, x), factored)
-    assert relative_error(gradient, expected) < 1e-5
+    assert reference(spans, factored)[0] == pytest.approx(exact)
+    check(spans, factored)
 
 
 def test_all_pairs_gold():
     pairs = [(i, j) for i in range(LENGTH) for j in range(i, LENGTH)]
     spans = np.array([[(head, i, j) for head in range(HEADS) for i, j in pairs]])
-    factored = factors_of(2.0, 2, lengths=(LENGTH,))
-    value, (gradient,) = loss_and_gradient(spans, factored)
-    assert relative_error(value, reference(spans, factored)) < 1e-5
-    expected = numerical_gradient(lambda x: reference(spans, x), factored)
-    assert relative_error(gradient, expected) < 1e-5
+    check(spans, factors_of(2.0, 2, lengths=(LENGTH,)))
 
 
 def test_no_token_and_one_token():
