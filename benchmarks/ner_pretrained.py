@@ -36,7 +36,7 @@ MAX_LENGTH, STRIDE = 128, 32
 
 
 class TokenClassifier:
-    """A softmax over BIO tags at each token: what most token-classification scripts train."""
+    """A softmax over the BIO tags of words, read at the first piece of each word."""
 
     def __init__(self, encoder, tokenizer, labels):
         self.tokenizer, self.labels = tokenizer, labels
@@ -52,11 +52,13 @@ class TokenClassifier:
                 windows, spans, rows, batch_size, length, count, self.tokenizer.pad_id
             )
             tags = np.zeros(inputs["token_ids"].shape, "int32")
-            for row, found in enumerate(labels):
-                for kind, start, end in found[found[:, 0] >= 0]:
+            first = np.zeros(tags.shape, "float32")  # only the first piece of a word is learnt
+            for row, index in enumerate(rows):
+                first[row, word_starts(windows[index].offsets)] = 1.0
+                for kind, start, end in labels[row][labels[row, :, 0] >= 0]:
                     tags[row, start : end + 1] = 2 + 2 * kind  # I-
                     tags[row, start] = 1 + 2 * kind  # B-
-            yield rows, inputs, tags, inputs["padding_mask"] * weight[:, None]
+            yield rows, inputs, tags, first * weight[:, None]
 
     def fit(self, train, dev, epochs, batch_size, optimizer):
         windows, spans, _ = plan(train, self.tokenizer, self.labels, MAX_LENGTH, STRIDE)
@@ -81,13 +83,22 @@ class TokenClassifier:
         for rows, inputs, _, _ in self.batches(windows, spans, 32):
             tags = np.asarray(self.model.predict_on_batch(inputs)).argmax(-1)
             for row, index in enumerate(rows):
-                decoded = decode_bio(tags[row, : len(windows[index].ids)])
-                found[index] = decoded, np.ones(len(decoded))
+                words = word_starts(windows[index].offsets)
+                ends = np.append(words[1:], len(windows[index].ids) - 1) - 1
+                spans = decode_bio(tags[row, words])
+                spans[:, 1], spans[:, 2] = words[spans[:, 1]], ends[spans[:, 2]]
+                found[index] = spans, np.ones(len(spans))
         predicted = [
             [(start, end, self.labels[kind]) for kind, start, end in entities]
             for entities in merge_windows(windows, found, len(records))
         ]
         return score_entities([record["entities"] for record in records], predicted)
+
+
+def word_starts(offsets):
+    """The tokens of a window that begin a word: between words of these files is a blank."""
+    starts, ends = offsets[1:-1, 0], offsets[1:-1, 1]
+    return 1 + np.flatnonzero(np.append(True, starts[1:] > ends[:-1]))
 
 
 def decode_bio(tags):
@@ -140,11 +151,11 @@ def main():
         best = softmax.fit(train, dev, args.epochs, args.batch_size, optimizer)
         times.append(time.perf_counter() - began)
 
-        flat = spans.evaluate(test, policy="flat").micro
+        ours = spans.evaluate(test).micro
         other = softmax.evaluate(test).micro
         dev_f1 = max(history.history["val_f1"])
         for head, found, score, seconds in (
-            ("Efficient GlobalPointer", dev_f1, flat, times[0]),
+            ("Efficient GlobalPointer", dev_f1, ours, times[0]),
             ("softmax over BIO tags", best, other, times[1]),
         ):
             rows.append(

@@ -31,8 +31,8 @@ def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--train", default=CORPUS / "nested_train.jsonl", type=Path)
-    parser.add_argument("--dev", default=CORPUS / "nested_dev.jsonl", type=Path)
+    parser.add_argument("--train", type=Path, help="default: the corpus of the project")
+    parser.add_argument("--dev", type=Path, help="chooses the epoch, and is scored")
     parser.add_argument(
         "--encoder",
         default="minilm",
@@ -51,7 +51,12 @@ def arguments():
     parser.add_argument("--jit", action="store_true", help="compile with XLA")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default=Path("ner_output"), type=Path)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if (args.train is None) != (args.dev is None):
+        parser.error("give both --train and --dev, or neither")
+    args.train = args.train or CORPUS / "nested_train.jsonl"
+    args.dev = args.dev or CORPUS / "nested_dev.jsonl"
+    return args
 
 
 def weights_folder(encoder):
@@ -116,7 +121,7 @@ def main():
     texts = [record["text"] for record in dev]
     found = recognizer.predict(texts)
     shown = [i for i, entities in enumerate(found) if has_nested(entities)][:SENTENCES]
-    shown = shown or list(range(len(texts)))[:SENTENCES]
+    shown = shown or [i for i, text in enumerate(texts) if text.strip()][:SENTENCES]
     print("\n\n".join(render(texts[i], found[i]) for i in shown))
 
     page = render_page(list(zip(texts, found, strict=True))[:200], title="Predicted entities")

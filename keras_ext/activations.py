@@ -41,6 +41,11 @@ def get(identifier):
 
     Returns:
         The function.
+
+    Example:
+
+    >>> get("gelu_tanh").__name__
+    'gelu_tanh'
     """
     return gelu_tanh if identifier == "gelu_tanh" else keras.activations.get(identifier)
 
@@ -53,5 +58,10 @@ def serialize(activation):
 
     Returns:
         A name, or the config of a serialised function.
+
+    Example:
+
+    >>> serialize(gelu_tanh), serialize(keras.activations.relu)
+    ('gelu_tanh', 'relu')
     """
     return "gelu_tanh" if activation is gelu_tanh else keras.activations.serialize(activation)

@@ -51,10 +51,10 @@ class EfficientGlobalPointer(keras.layers.Layer):
 
     >>> import numpy as np
     >>> inputs = np.zeros((2, 5, 16), "float32")
-    >>> EfficientGlobalPointer(heads=3, head_size=8)(inputs).shape
-    TensorShape([2, 3, 5, 5])
-    >>> EfficientGlobalPointer(heads=3, head_size=8, factored=True)(inputs).shape
-    TensorShape([2, 5, 22])
+    >>> tuple(EfficientGlobalPointer(heads=3, head_size=8)(inputs).shape)
+    (2, 3, 5, 5)
+    >>> tuple(EfficientGlobalPointer(heads=3, head_size=8, factored=True)(inputs).shape)
+    (2, 5, 22)
 
     Source: Jianlin Su, Efficient GlobalPointer: fewer parameters, more effect, 2022,
     https://kexue.fm/archives/8877

@@ -43,8 +43,8 @@ class GlobalPointer(keras.layers.Layer):
 
     >>> import numpy as np
     >>> layer = GlobalPointer(heads=3, head_size=8)
-    >>> layer(np.zeros((2, 5, 16), "float32")).shape
-    TensorShape([2, 3, 5, 5])
+    >>> tuple(layer(np.zeros((2, 5, 16), "float32")).shape)
+    (2, 3, 5, 5)
 
     Source: Jianlin Su et al., Global Pointer: Novel Efficient Span-based Approach for Named
     Entity Recognition, 2022, https://arxiv.org/abs/2208.03054; https://kexue.fm/archives/8373

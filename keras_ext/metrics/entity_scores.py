@@ -64,6 +64,12 @@ class EntityScores:
         per_label: Dict from label to `Score`, sorted by label.
         nested_only: `Score` of the entities inside another one.
         flat_only: `Score` of the others.
+
+    Example:
+
+    >>> scores = score_entities([[(0, 3, "person")]], [[(0, 3, "person"), (4, 6, "person")]])
+    >>> isinstance(scores, EntityScores), scores.micro.precision
+    (True, 0.5)
     """
 
     micro: Score

@@ -18,8 +18,9 @@ def first_occurrences(indices, valid):
     Example:
 
     >>> import numpy as np
-    >>> first_occurrences(np.array([4, 2, 4, 0]), np.array([True, True, True, False])).numpy()
-    array([ True,  True, False, False])
+    >>> valid = np.array([True, True, True, False])
+    >>> np.array(first_occurrences(np.array([4, 2, 4, 0]), valid)).tolist()
+    [True, True, False, False]
     """
     same = ops.equal(indices[..., :, None], indices[..., None, :])  # (..., k, k)
     positions = ops.arange(ops.shape(indices)[-1])
@@ -44,8 +45,9 @@ def mask_labels(scores, indices, valid):
     >>> import numpy as np
     >>> from keras_ext.ops import is_masked
     >>> scores = np.zeros((1, 3), "float32")
-    >>> is_masked(mask_labels(scores, np.array([[2, 0]]), np.array([[True, False]]))).numpy()
-    array([[False, False,  True]])
+    >>> masked = mask_labels(scores, np.array([[2, 0]]), np.array([[True, False]]))
+    >>> np.array(is_masked(masked)).tolist()
+    [[False, False, True]]
     """
     batch, count = ops.shape(indices)
     rows = ops.broadcast_to(ops.arange(batch, dtype="int32")[:, None], (batch, count))
@@ -71,6 +73,14 @@ def span_labels(spans, heads, length):
 
     Raises:
         ValueError: if the labels are not (b, k, 3).
+
+    Example:
+
+    >>> import numpy as np
+    >>> spans = np.array([[[1, 0, 4], [-1, -1, -1], [0, 0, 9]]])  # the last one is out of range
+    >>> *_, valid = span_labels(spans, heads=2, length=5)
+    >>> np.array(valid).tolist()
+    [[True, False, False]]
     """
     if len(spans.shape) != 3 or spans.shape[-1] != 3:
         raise ValueError(

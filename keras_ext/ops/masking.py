@@ -40,7 +40,14 @@ def is_masked(scores):
 
     Returns:
         Boolean tensor of the same shape. NaN is not masked.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.array(is_masked(np.array([-6e4, -1e30], "float32"))).tolist()
+    [False, True]
     """
+    scores = ops.convert_to_tensor(scores)
     if keras.backend.standardize_dtype(scores.dtype) == "float16":
         return ops.equal(scores, FLOAT16_MASKED)
     return ops.less_equal(scores, MASKED / 10)
@@ -55,7 +62,15 @@ def mask_scores(scores, mask):
 
     Returns:
         Tensor of the shape and dtype of `scores`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> scores = mask_scores(np.array([1.0, 2.0], "float32"), np.array([True, False]))
+    >>> np.array(is_masked(scores)).tolist()
+    [False, True]
     """
+    scores = ops.convert_to_tensor(scores)
     value = ops.cast(mask_value(scores.dtype), scores.dtype)
     return ops.where(mask, scores, value)
 
@@ -70,6 +85,13 @@ def float32_scores(scores):
 
     Returns:
         float32 tensor of the same shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> scores = float32_scores(np.array([1.0, -65504.0], "float16"))
+    >>> np.array(is_masked(scores)).tolist()
+    [False, True]
     """
     scores = ops.convert_to_tensor(scores)
     if keras.backend.standardize_dtype(scores.dtype) == "float16":
@@ -130,8 +152,8 @@ def masked_logsumexp(scores, mask=None, axis=-1):
     >>> import numpy as np
     >>> scores = np.zeros((2, 4), "float32")
     >>> mask = np.array([[True, True, False, False], [False] * 4])
-    >>> np.array(masked_logsumexp(scores, mask)).round(4).tolist()
-    [0.6931, 0.0]
+    >>> [f"{x:.4f}" for x in np.array(masked_logsumexp(scores, mask))]
+    ['0.6931', '0.0000']
     """
     values = float32_scores(scores)
     if mask is None:

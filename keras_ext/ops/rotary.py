@@ -19,6 +19,12 @@ def rotary_angles(positions, size, base=10000.0):
 
     Returns:
         float32 tensor (..., n, size / 2).
+
+    Example:
+
+    >>> import numpy as np
+    >>> [[f"{a:.2f}" for a in row] for row in np.array(rotary_angles([0, 1, 3.5], size=4))]
+    [['0.00', '0.00'], ['1.00', '0.01'], ['3.50', '0.04']]
     """
     if size < 2 or size % 2:
         raise ValueError(f"Rotary embedding turns channels in pairs. Received: size={size}")

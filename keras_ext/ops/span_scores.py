@@ -9,6 +9,7 @@ the start biases a and the end biases c. Only q . k is quadratic in the length a
 for all types, so sums over all pairs cost one (n, n) matrix, not one for each type.
 """
 
+import keras
 from keras import ops
 
 from keras_ext.ops.labels import mask_labels
@@ -29,6 +30,12 @@ def split_factors(factored, heads, head_size):
 
     Raises:
         ValueError: if the last axis is not 2 * (head_size + heads).
+
+    Example:
+
+    >>> import numpy as np
+    >>> [x.shape[-1] for x in split_factors(np.zeros((1, 5, 22)), heads=3, head_size=8)]
+    [8, 8, 3, 3]
     """
     channels = 2 * (head_size + heads)
     if len(factored.shape) != 3 or factored.shape[-1] != channels:
@@ -51,7 +58,17 @@ def float32_factors(factored, head_size):
 
     Returns:
         float32 tensor of the same shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> factored = np.full((1, 1, 4), -65504.0, "float16")  # a padded token, head_size 1, one type
+    >>> np.array(float32_factors(factored, head_size=1))[0, 0, 2] < -1e29
+    np.True_
     """
+    factored = ops.convert_to_tensor(factored)
+    if keras.backend.standardize_dtype(factored.dtype) != "float16":
+        return ops.cast(factored, "float32")
     split = 2 * head_size
     vectors, biases = factored[..., :split], factored[..., split:]
     return ops.concatenate([ops.cast(vectors, "float32"), float32_scores(biases)], axis=-1)
@@ -66,6 +83,12 @@ def valid_pairs(mask, tril_mask=True):
 
     Returns:
         Boolean (b, n, n), axis 1 the start, axis 2 the end.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.array(valid_pairs(np.array([[True, True, False]])))[0].astype(int).tolist()
+    [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
     """
     pairs = ops.logical_and(mask[:, :, None], mask[:, None, :])
     if tril_mask:
@@ -79,7 +102,20 @@ def _upper_triangle(length):
 
 
 def factored_mask(start_bias):
-    """The padding mask (b, n) that the biases (b, n, heads) of a factored tensor carry."""
+    """The padding mask that the biases of a factored tensor carry.
+
+    Args:
+        start_bias: float32 (b, n, heads), or the end biases.
+
+    Returns:
+        Boolean (b, n), true = token.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.array(factored_mask(np.array([[[0.5], [-1e30]]], "float32"))).tolist()
+    [[True, False]]
+    """
     return ops.logical_not(is_masked(ops.max(start_bias, axis=-1)))
 
 

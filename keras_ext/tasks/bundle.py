@@ -30,7 +30,7 @@ def save_bundle(folder, task, version):
         ValueError: if the folder holds anything else.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or (os.listdir(folder) and not _is_ours(folder))):
+    if folder.exists() and not (folder.is_dir() and _can_be_replaced(folder)):
         raise ValueError(
             "A bundle replaces only an empty folder or another bundle, and this path holds "
             f"something else. Received: folder={str(folder)!r}"
@@ -59,8 +59,12 @@ def save_bundle(folder, task, version):
         (new / CONFIG).write_text(text, encoding="utf-8")
         new.chmod(0o755)
         if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
+            old = new.with_name(f"{new.name}-replaced")
+            folder.rename(old)
+            new.rename(folder)
+            shutil.rmtree(old)
+        else:
+            new.rename(folder)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -113,7 +117,13 @@ def load_bundle(folder, task):
     return config, folder / MODEL, folder / TOKENIZER
 
 
-def _is_ours(folder):
+def _can_be_replaced(folder):
+    """Whether a folder is empty or holds a bundle and nothing else."""
+    names = set(os.listdir(folder))
+    if not names <= {MODEL, TOKENIZER, CONFIG}:
+        return False
+    if not names:
+        return True
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -4,12 +4,6 @@ import keras
 from keras import ops
 
 
-def encoder_inputs():
-    """The inputs of a task's model: token ids and segment ids int32, padding mask bool, (b, n)."""
-    dtypes = {"token_ids": "int32", "segment_ids": "int32", "padding_mask": "bool"}
-    return {name: keras.Input((None,), dtype=dtype, name=name) for name, dtype in dtypes.items()}
-
-
 def encode(encoder, inputs):
     """The hidden states that an encoder gives for a task's inputs.
 

@@ -3,8 +3,9 @@ import keras
 import keras_ext
 from keras_ext.data import Tokenizer, check_records
 from keras_ext.metrics import score_entities
+from keras_ext.models.blocks import encoder_inputs
 from keras_ext.tasks.bundle import load_bundle, save_bundle
-from keras_ext.tasks.encoder import check_encoder, encode, encoder_inputs
+from keras_ext.tasks.encoder import check_encoder, encode
 from keras_ext.tasks.entity_batches import text_windows
 from keras_ext.tasks.entity_prediction import predict_entities, window_span_scores
 from keras_ext.tasks.entity_training import Training

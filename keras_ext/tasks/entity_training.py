@@ -3,8 +3,9 @@
 import math
 
 import keras
+import numpy as np
 
-from keras_ext.data import check_records, plan
+from keras_ext.data import check_records, plan, validate
 from keras_ext.tasks.entity_batches import EntityBatches
 
 
@@ -29,7 +30,13 @@ class Training:
         self.default = default if optimizer is None else None
         self.arguments = {"loss": loss, **arguments}
         if optimizer is not None:
-            model.compile(optimizer=optimizer, **self.arguments)
+            self.compile(model, optimizer)
+
+    def compile(self, model, optimizer):
+        """Compiles the model with an optimizer."""
+        if self.arguments.get("auto_scale_loss", True):
+            optimizer = with_loss_scaling(optimizer, model)
+        model.compile(optimizer=optimizer, **self.arguments)
 
     def fit(
         self,
@@ -60,16 +67,27 @@ class Training:
             )
         batches = EntityBatches(windows, spans, batch_size, max_length, tokenizer.pad_id, seed=seed)
         if self.default is not None:
-            optimizer = default_optimizer(epochs * len(batches), **self.default)
-            model.compile(optimizer=optimizer, **self.arguments)
-        ours = [StopOnNonFinite()]
+            self.compile(model, default_optimizer(epochs * len(batches), **self.default))
         if validation_records is not None:
-            validation_records = check_records(validation_records, "validation_records")
-            ours += BestEpoch.callbacks(recognizer, validation_records, 2 * batch_size)
-        callbacks = [*ours, *(callbacks or [])]
-        return model.fit(
-            batches, epochs=epochs, callbacks=callbacks, verbose=verbose, shuffle=False
-        )
+            check_records(validation_records, "validation_records")
+            report = validate(validation_records, tokenizer, recognizer.labels, max_length, stride)
+            if verbose and report.lost:
+                print(f"validation data\n{report}")  # noqa: T201
+        keep = KeepBest(recognizer, validation_records, 2 * batch_size)
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        # Averaged weights are put in place before they are measured, and taken out after it.
+        swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if optimizer.use_ema else []
+        callbacks = [*swap, keep, *(callbacks or [])]
+        try:
+            history = model.fit(
+                batches, epochs=epochs, callbacks=callbacks, verbose=verbose, shuffle=False
+            )
+        except BaseException:  # an interruption by the user loses nothing, either
+            keep.restore()
+            raise
+        if validation_records is not None:
+            keep.restore()
+        return history
 
 
 def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):
@@ -99,36 +117,37 @@ def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):
     return optimizer
 
 
-class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends training with an error when the loss of an epoch is NaN or infinite.
+def with_loss_scaling(optimizer, model):
+    """The optimizer, in Keras' loss scaling where the model computes in float16.
 
-    The weights of the last epoch with a finite loss are restored first, so nothing is lost.
+    Keras wraps it itself only where float16 is the policy of the model object, not that of its
+    layers. Without scaling, small gradients vanish in float16.
+
+    Args:
+        optimizer: a Keras optimizer or its name.
+        model: the model of an `EntityRecognizer`.
+
+    Returns:
+        A Keras optimizer.
     """
-
-    def on_train_begin(self, logs=None):
-        self.weights = self.model.get_weights()
-
-    def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            self.model.set_weights(self.weights)
-            raise RuntimeError(
-                f"Training stopped: the loss of epoch {epoch + 1} is {loss}. The weights from "
-                "before this epoch are restored. A lower learning rate, or float32 instead of "
-                "mixed_float16, usually helps."
-            )
-        self.weights = self.model.get_weights()
+    optimizer = keras.optimizers.get(optimizer)
+    half = model.get_layer("span_scores").compute_dtype == "float16"
+    if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
 
 
-class BestEpoch(keras.callbacks.Callback):
-    """Measures F1 on validation records after each epoch and keeps the best weights.
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the weights of the best epoch, and ends training that has gone astray.
 
-    Adds `val_f1`, `val_precision`, `val_recall` and `val_nested_f1` to the logs, where callbacks
-    that come later, the progress bar and the history find them.
+    With validation records it adds `val_f1`, `val_precision`, `val_recall` and `val_nested_f1` to
+    the logs, where later callbacks, the progress bar and the history find them, and keeps the
+    weights with the best F1; without, those of the last epoch. A loss or weights that are not
+    finite end the training with a RuntimeError.
 
     Args:
         recognizer: the `EntityRecognizer` that is trained.
-        records: list of records.
+        records: list of records, or None.
         batch_size: int, windows in a batch.
     """
 
@@ -137,28 +156,28 @@ class BestEpoch(keras.callbacks.Callback):
         self.recognizer = recognizer
         self.records = records
         self.batch_size = batch_size
-
-    @classmethod
-    def callbacks(cls, recognizer, records, batch_size):
-        """The callback, after Keras' own that puts averaged weights in place if there are any."""
-        optimizer = recognizer.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if optimizer.use_ema else []
-        return [*swap, cls(recognizer, records, batch_size)]
-
-    def on_train_begin(self, logs=None):
-        self.best, self.weights = -1.0, None
+        self.best, self.weights = -1.0, recognizer.model.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        loss, weights = logs.get("loss", 0.0), self.model.get_weights()
+        if not math.isfinite(loss) or not all(np.isfinite(w).all() for w in weights):
+            raise RuntimeError(
+                f"Training stopped: the loss of epoch {epoch + 1} is {loss}, or weights are not "
+                "finite after it. The best weights from before this epoch are restored. A lower "
+                "learning rate, or float32 instead of mixed_float16, usually helps."
+            )
+        if self.records is None:
+            self.weights = weights
+            return
         scores = self.recognizer.evaluate(self.records, batch_size=self.batch_size)
-        if logs is not None:
-            logs["val_f1"] = scores.micro.f1
-            logs["val_precision"] = scores.micro.precision
-            logs["val_recall"] = scores.micro.recall
-            logs["val_nested_f1"] = scores.nested_only.f1
-        if scores.micro.f1 > self.best:
-            self.best, self.weights = scores.micro.f1, self.model.get_weights()
+        logs["val_f1"] = scores.micro.f1
+        logs["val_precision"] = scores.micro.precision
+        logs["val_recall"] = scores.micro.recall
+        logs["val_nested_f1"] = scores.nested_only.f1
+        if scores.micro.f1 >= self.best:  # of equal ones the later has seen more
+            self.best, self.weights = scores.micro.f1, weights
 
-    def on_train_end(self, logs=None):
-        if self.weights is not None:
-            self.model.set_weights(self.weights)
+    def restore(self):
+        """Puts the kept weights into the model."""
+        self.recognizer.model.set_weights(self.weights)

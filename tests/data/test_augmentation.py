@@ -49,6 +49,13 @@ def test_overlapping_entities_stay():
     assert swap_mentions(RECORDS, rate=1.0)[2] == RECORDS[2]
 
 
+def test_a_mention_with_an_entity_inside_is_put_nowhere_else():
+    firm = {"text": "Acme fell", "entities": [entity(0, 4, "firm")]}
+    for seed in range(20):
+        swapped = swap_mentions([*RECORDS, firm], rate=1.0, seed=seed)
+        assert swapped[-1]["text"] == "Acme fell"
+
+
 def test_rate_zero_changes_nothing_and_the_input_stays():
     before = [dict(record) for record in RECORDS]
     assert swap_mentions(RECORDS, rate=0.0) == RECORDS

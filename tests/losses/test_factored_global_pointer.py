@@ -143,17 +143,15 @@ def test_no_token_and_one_token():
     value, (gradient,) = loss_and_gradient(spans, factored)
     assert value[0] == 0
     assert not gradient[0].any()
-    np.testing.assert_allclose(value, reference(spans, factored), rtol=1e-6)
-    assert np.isfinite(gradient).all()
+    check(spans, factored)
 
 
 def test_nothing_to_learn_is_zero_in_value_and_gradient():
     factored = np.zeros((1, LENGTH, 2 * (SIZE + HEADS)), "float32")
     factored[..., 2 * SIZE :] = -500.0
     factored[0, 1, 0], factored[0, 4, SIZE] = 2000.0, 1.0
-    value, (gradient,) = loss_and_gradient(
-        np.array([[[head, 1, 4] for head in range(HEADS)]]), factored
-    )
+    spans = np.array([[[head, 1, 4] for head in range(HEADS)]])
+    value, (gradient,) = loss_and_gradient(spans, factored)
     assert not value.any()
     assert not gradient.any()
 
@@ -171,9 +169,9 @@ def test_order_repetition_and_padding_of_spans_change_nothing():
 def test_list_without_entries_is_padding():
     factored = factors_of()
     value, (gradient,) = loss_and_gradient(np.zeros((3, 0, 3), "int32"), factored)
-    expected, (expected_gradient,) = loss_and_gradient(np.full((3, 2, 3), -1), factored)
-    np.testing.assert_allclose(value, expected, rtol=1e-6)
-    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-7)
+    padded, (padded_gradient,) = loss_and_gradient(np.full((3, 2, 3), -1), factored)
+    np.testing.assert_allclose(value, padded, rtol=1e-6)
+    np.testing.assert_allclose(gradient, padded_gradient, atol=1e-7)
 
 
 def test_what_padding_holds_changes_nothing():
@@ -211,7 +209,7 @@ def test_lowest_float16_number_in_a_query_is_no_mask():
 
 def test_fit_with_filler_rows_of_weight_zero_equals_fit_without_them():
     inputs = np.random.default_rng(4).normal(size=(3, LENGTH, 8)).astype("float32")
-    inputs[2] = np.nan_to_num(1e3 * inputs[2])  # a filler row may hold anything finite
+    inputs[2] *= 1e3  # a filler row may hold anything finite
 
     def weights_after_a_step(rows, sample_weight):
         keras.utils.set_random_seed(0)
@@ -241,7 +239,6 @@ def test_fit_with_filler_rows_of_weight_zero_equals_fit_without_them():
     ("labels", "factored", "message"),
     [
         ((1, 4, 3), (1, LENGTH, 11), "3 types with head_size 2"),
-        ((1, 4, 3), (1, HEADS, LENGTH, LENGTH), "3 types with head_size 2"),
         ((1, 4, 2), (1, LENGTH, 10), "type, start, end"),
         ((1, HEADS, LENGTH, LENGTH), (1, LENGTH, 10), "type, start, end"),
     ],

@@ -94,6 +94,13 @@ def test_a_config_that_is_none_is_refused(bundle, content):
         EntityRecognizer.load(bundle)
 
 
+def test_a_bundle_with_a_users_file_in_it_is_not_replaced(trained, bundle):
+    (bundle / "notes.txt").write_text("which run this was")
+    with pytest.raises(ValueError, match="something else"):
+        trained.save(bundle)
+    assert (bundle / "notes.txt").read_text() == "which run this was"
+
+
 def test_paths_that_are_no_bundle(trained, tmp_path):
     with pytest.raises(ValueError, match="bundle"):
         EntityRecognizer.load(tmp_path / "nowhere")

@@ -149,6 +149,8 @@ def test_training_in_half_precision_is_finite_and_learns(new_recognizer, records
     recognizer = new_recognizer(dtype=dtype)
     recognizer.compile(learning_rate=0.01, jit_compile=True)
     history = recognizer.fit(records, epochs=8, batch_size=8, verbose=0)
+    scaled = isinstance(recognizer.model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (dtype == "mixed_float16")
     losses = history.history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] / 4
@@ -192,7 +194,7 @@ def test_weights_that_are_not_finite_are_reported(new_recognizer, records):
     kernel.assign(np.full(kernel.shape, np.nan))
     with pytest.raises(ValueError, match="not finite.*text 1"):
         recognizer.predict(["", "Ada"])
-    with pytest.raises(RuntimeError, match="loss of epoch 1 is nan"):
+    with pytest.raises(RuntimeError, match="the loss of epoch 1 is nan"):
         recognizer.fit(records[:8], epochs=1, verbose=0)
 
 
@@ -212,6 +214,52 @@ def test_an_exploding_epoch_restores_the_one_before(new_recognizer, records):
         recognizer.fit(records[:8], epochs=3, verbose=0, callbacks=[Explode()])
     for before, after in zip(seen[1], recognizer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def test_an_interruption_keeps_the_best_epoch(new_recognizer, records):
+    recognizer = new_recognizer()
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.f1 = logs["val_f1"]
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.set_weights([0 * w for w in self.model.get_weights()])
+                raise KeyboardInterrupt
+
+    recognizer.compile(learning_rate=0.01, ema_momentum=0.5)
+    interrupt = Interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        recognizer.fit(
+            records, records[:9], epochs=3, batch_size=8, verbose=0, callbacks=[interrupt]
+        )
+    assert recognizer.evaluate(records[:9]).micro.f1 == interrupt.f1 > 0
+
+
+def test_weights_that_break_in_the_last_step_of_an_epoch_are_noticed(new_recognizer, records):
+    recognizer = new_recognizer()
+
+    class Break(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                kernel = self.model.trainable_variables[-2]
+                kernel.assign(np.full(kernel.shape, np.inf))
+
+    recognizer.compile()
+    with pytest.raises(RuntimeError, match="weights are not finite"):
+        recognizer.fit(
+            records[:16], records[:4], epochs=2, batch_size=8, verbose=0, callbacks=[Break()]
+        )
+    assert recognizer.predict("Ada", threshold=-1e9)
+
+
+def test_lost_entities_of_the_validation_records_are_reported(new_recognizer, records, capsys):
+    recognizer = new_recognizer()
+    recognizer.compile()
+    bad = {"text": "Ada", "entities": [{"start": 0, "end": 3, "label": "planet"}]}
+    recognizer.fit(records[:8], [bad], epochs=1, verbose=2)
+    assert "unknown label" in capsys.readouterr().out.split("validation data")[1]
 
 
 def test_bad_arguments_of_fit(new_recognizer, records):
