@@ -40,9 +40,12 @@ def join_records(records):
     return {"text": text, "entities": entities}
 
 
-def make_recognizer(head="efficient", dtype=None, seed=0, labels=("person", "place"), **kwargs):
+def make_recognizer(
+    head="efficient", dtype=None, seed=0, labels=("person", "place"), tokenizer=None, **kwargs
+):
     keras.utils.set_random_seed(seed)
-    tokenizer = Tokenizer.from_characters([record["text"] for record in make_records()])
+    if tokenizer is None:
+        tokenizer = Tokenizer.from_characters([record["text"] for record in make_records()])
     encoder = BigramRoFormerEncoder(
         tokenizer.vocabulary_size,
         bigram_buckets=200,

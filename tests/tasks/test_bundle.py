@@ -6,6 +6,7 @@ import pytest
 
 from keras_ext.tasks import EntityRecognizer
 
+# KerasHub's own classes are found by Keras, so the child does not import it.
 CHILD = """
 import json, sys
 from keras_ext.tasks import EntityRecognizer
@@ -22,7 +23,23 @@ def bundle(trained, tmp_path):
 
 
 def test_a_fresh_process_predicts_the_same_to_the_bit(trained, bundle, records):
-    texts = [record["text"] for record in records[:5]] + ["", "☃ Ada", "Bo saw Old Oslo Town. " * 5]
+    check_fresh_process(trained, bundle, [record["text"] for record in records[:5]])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fresh_process_loads_a_keras_hub_backbone(trained, tmp_path, records):
+    keras_hub = pytest.importorskip("keras_hub")
+    size = trained.tokenizer.vocabulary_size
+    backbone = keras_hub.models.BertBackbone(size, 1, 2, 16, 32, max_sequence_length=32)
+    recognizer = EntityRecognizer(
+        backbone, trained.tokenizer, ["person"], max_length=32, stride=8, head_size=8
+    )
+    recognizer.save(tmp_path / "bundle")
+    check_fresh_process(recognizer, tmp_path / "bundle", [records[0]["text"]])
+
+
+def check_fresh_process(recognizer, bundle, texts):
+    texts = [*texts, "", "☃ Ada", "Bo saw Old Oslo Town. " * 5]
     child = subprocess.run(
         [sys.executable, "-c", CHILD, str(bundle), json.dumps(texts)],
         capture_output=True,
@@ -31,7 +48,7 @@ def test_a_fresh_process_predicts_the_same_to_the_bit(trained, bundle, records):
     )
     assert child.returncode == 0, child.stderr
     received = json.loads(child.stdout.split("RESULT")[1])
-    expected = trained.predict(texts, threshold=-4.0)
+    expected = recognizer.predict(texts, threshold=-4.0)
     assert received == [[e.to_dict() for e in found] for found in expected]
 
 

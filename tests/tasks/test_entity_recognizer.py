@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ext.data import resolve
+from keras_ext.data import Tokenizer, resolve
 from keras_ext.metrics import SpanF1, score_entities
 from keras_ext.ops import decode_spans
 from keras_ext.tasks import Entity
@@ -82,16 +82,33 @@ def test_the_company_of_other_texts_changes_nothing(trained, records):
         assert [(e.start, e.end, e.label) for e in entities] == found(trained, text)
 
 
-def test_text_slices_on_thousands_of_random_strings(trained):
+def word_pieces(tmp_path):
+    """A WordPiece tokenizer that lowers the case and strips accents."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "saw", "rome", "ad", "##a", "bo", "##o", "."]
+    letters = [*"adboesawrm中文字符שלום🙂"]
+    vocabulary = dict.fromkeys([*pieces, *letters, *[f"##{letter}" for letter in letters]])
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    return Tokenizer.from_vocab(tmp_path / "vocab.txt")
+
+
+@pytest.mark.parametrize("kind", ["characters", "word pieces"])
+@pytest.mark.parametrize(("parts", "count"), [(1, 2000), (8, 300)])
+def test_text_slices_on_thousands_of_random_strings(
+    trained, new_recognizer, tmp_path, kind, parts, count
+):
+    """Short texts, and texts of several windows."""
+    recognizer = trained
+    if kind == "word pieces":
+        recognizer = new_recognizer(tokenizer=word_pieces(tmp_path))
     rng = random.Random(0)
-    texts = [random_text(rng) for _ in range(3000)]
-    count = 0
-    for text, entities in zip(texts, trained.predict(texts, threshold=-12.0), strict=True):
+    texts = ["".join(random_text(rng) for _ in range(parts)) for _ in range(count)]
+    found = 0
+    for text, entities in zip(texts, recognizer.predict(texts, threshold=-12.0), strict=True):
         for e in entities:
             assert 0 <= e.start < e.end <= len(text)
             assert text[e.start : e.end] == e.text
-            count += 1
-    assert count > 1000
+            found += 1
+    assert found > 1000
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t\r\n \u3000", "\u200b" * 0])
