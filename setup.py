@@ -24,6 +24,7 @@ setup(
         "h5py>=3.11",
         "tokenizers>=0.21",
         "safetensors>=0.4.5",
+        "ml_dtypes>=0.5",
     ],
     extras_require={
         "tf": ["tensorflow>=2.20"],

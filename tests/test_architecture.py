@@ -16,7 +16,7 @@ ARROWS = {
     "activations": ({"ops"}, TENSORS),
     "initializers": ({"ops"}, TENSORS),
     "layers": (PARTS, TENSORS),
-    "models": (PARTS | {"layers"}, TENSORS | {"h5py", "safetensors"}),
+    "models": (PARTS | {"layers"}, TENSORS | {"h5py", "ml_dtypes", "safetensors"}),
     "losses": ({"ops"}, TENSORS),
     "metrics": ({"ops"}, TENSORS),
     "optimizers": ({"ops"}, TENSORS),

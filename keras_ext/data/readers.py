@@ -58,6 +58,8 @@ def _guess(path):
             break
         if isinstance(row.get("label"), dict):
             return "cluener"
-        if row.get("entities"):
-            return "cmeee" if "start_idx" in row["entities"][0] else "jsonl"
+        entities = row.get("entities")
+        if entities:  # of any type: what they should be is for the reader to say
+            first = entities[0] if isinstance(entities, list) else None
+            return "cmeee" if isinstance(first, dict) and "start_idx" in first else "jsonl"
     return "jsonl"

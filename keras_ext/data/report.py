@@ -64,11 +64,11 @@ class Report:
 
     @property
     def lost(self):
-        """Number of entities that training cannot learn from."""
+        """Number of entities that training leaves out: not learnable, or given twice."""
         return sum(self.counts[name] for name in LOSSES)
 
     def raise_if_lost(self):
-        """Raise if any entity is lost.
+        """Raise if any entity is lost or given twice.
 
         Raises:
             ValueError: Names the reasons, with counts and examples.
@@ -76,8 +76,8 @@ class Report:
         if self.lost:
             lines = [line for name in LOSSES for line in self._lines(name, LOSSES[name])]
             raise ValueError(
-                f"{self.lost} of {self.entities} entities cannot be learnt. Expected none. "
-                "Received:\n" + "\n".join(lines)
+                f"{self.lost} of {self.entities} entities are lost or given twice. Expected "
+                "none. Received:\n" + "\n".join(lines)
             )
 
     def to_dict(self):

@@ -132,8 +132,8 @@ class Tokenizer:
             A `Tokenizer`.
         """
         counts = collections.Counter()
-        for text in texts:
-            counts.update(_text(text))
+        for text in _clean(texts):
+            counts.update(text)
         characters = [c for c in counts if counts[c] >= min_count and not c.isspace()]
         characters.sort(key=lambda c: (-counts[c], c))
         words = [names[0] for names in _SPECIALS.values()] + characters
@@ -227,9 +227,9 @@ class Tokenizer:
             List of `Encoding`, in order.
 
         Raises:
-            ValueError: If a text is not a string.
+            ValueError: If a text is not a string; the message has its index.
         """
-        texts = [_text(text) for text in texts]
+        texts = list(_clean(texts))
         encodings = []
         for first in range(0, len(texts), _BATCH):
             part = texts[first : first + _BATCH]
@@ -240,7 +240,10 @@ class Tokenizer:
         return encodings
 
 
-def _text(text):
-    if not isinstance(text, str):
-        raise ValueError(f"a text must be a str. Received: text={text!r:.80} ({type(text)})")
-    return _SURROGATE.sub("\ufffd", text)
+def _clean(texts):
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"a text must be a str. Received: texts[{index}]={text!r:.80} ({type(text)})"
+            )
+        yield _SURROGATE.sub("\ufffd", text)

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_ext.data.records import check_records
 from keras_ext.data.report import Report
-from keras_ext.data.spans import entities_to_tokens, token_borders
+from keras_ext.data.spans import token_borders
 from keras_ext.data.windows import make_windows
 
 _CONTEXT = 20  # characters shown on each side of an entity
@@ -86,18 +86,18 @@ def plan(records, tokenizer, labels, max_length, stride, examples=5):
         report.unknown_tokens += int(np.sum(encoding.ids == tokenizer.unknown_id))
         sound = _sound(record, label_ids, note)
         _overlaps(sound, note)
-        inside = _inside(sound, encoding, views, note)
+        inside = _inside(sound, encoding, views, label_ids, note)
         report.usable += len(inside)
-        for entity in inside:
-            report.per_label[entity["label"]] += 1
+        for kind in inside[:, 0]:
+            report.per_label[labels[kind]] += 1
         report.entities += len(record["entities"])
-        known = entities_to_tokens(inside, encoding.offsets, label_ids)
         for view in views:
+            size = len(view.ids) - 2
+            near = slice(*np.searchsorted(inside[:, 1], [view.first, view.first + size]))
             shift = view.first - 1  # the start token comes first
-            local = known - np.array([0, shift, shift], "int32")
-            whole = (local[:, 1] >= 1) & (local[:, 2] <= len(view.ids) - 2)
+            local = inside[near] - np.array([0, shift, shift], "int32")
             windows.append(view)
-            spans.append(local[whole])
+            spans.append(local[local[:, 2] <= size])
     report.windows = len(windows)
     return windows, spans, report
 
@@ -131,8 +131,8 @@ def _sound(record, label_ids, note):
     return sound
 
 
-def _inside(entities, encoding, views, note):
-    """Entities that lie on token borders and whole in some window."""
+def _inside(entities, encoding, views, label_ids, note):
+    """Token spans, in order of their start, of entities on token borders and whole in a window."""
     starts, ends = token_borders(encoding.offsets)
     firsts = [view.first for view in views]
     inside = []
@@ -146,8 +146,9 @@ def _inside(entities, encoding, views, note):
         if last >= views[nearest].first + len(views[nearest].ids) - 2:
             note("cut_by_window", entity)
         else:
-            inside.append(entity)
-    return inside
+            inside.append((label_ids[entity["label"]], first, last))
+    inside.sort(key=lambda span: span[1])
+    return np.array(inside, "int32").reshape(-1, 3)
 
 
 def _overlaps(entities, note):

@@ -1,24 +1,11 @@
 """Reading safetensors files, and telling what a file is that only claims to be one."""
 
 import json
-import math
 from pathlib import Path
 
-import numpy as np
+import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy
+from safetensors import SafetensorError, deserialize, safe_open
 
-DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "?",
-}
-FIELDS = {"dtype", "shape", "data_offsets"}
 SIGNATURES = (
     (b"PK", "a zip archive (a PyTorch .bin, .npz or .keras file)"),
     (b"\x80", "a pickle, which could run any code and is never opened"),
@@ -29,15 +16,15 @@ SIGNATURES = (
 
 
 def read_safetensors(path):
-    """Opens a safetensors file without reading its tensors into memory.
+    """Reads a safetensors file.
 
     Args:
         path: a safetensors file, or a folder that holds `model.safetensors` or the shards listed
             in `model.safetensors.index.json`.
 
     Returns:
-        Dict from the names of the tensors to NumPy arrays. float16 and bfloat16 are converted to
-        float32, the others are views of the file that are read when used.
+        Dict from the names of the tensors to NumPy arrays in memory. float16 and bfloat16 are
+        converted to float32.
 
     Raises:
         ValueError: if the file is missing, empty, cut off (naming the tensors that are) or of
@@ -59,8 +46,8 @@ def read_safetensors(path):
         return _read_file(path)
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(read_json(index)["weight_map"].values()))
-        return {name: value for shard in shards for name, value in _read_file(path / shard).items()}
+        files = [_read_file(path / shard) for shard in _shards(index)]
+        return {name: value for file in files for name, value in file.items()}
     if not (path / "model.safetensors").exists() and list(path.glob("*.bin")):
         raise ValueError(
             "The folder has its weights as a pickle only, which could run any code and is never "
@@ -90,58 +77,78 @@ def read_json(path):
     return content
 
 
+def _shards(index):
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+        raise ValueError(
+            'Expected "weight_map", an object from names of tensors to names of files. '
+            f"Received: weight_map={shards!r:.80}, path={str(index)!r}"
+        )
+    return sorted(set(shards.values()))
+
+
 def _read_file(path):
     if not path.is_file():
         raise ValueError(f"There is no such weight file. Received: path={str(path)!r}")
-    size = path.stat().st_size
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: _tensor(file, name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{_fault(path)}path={str(path)!r} ({error})") from error
+
+
+def _tensor(file, name):
+    try:
+        tensor = file.get_tensor(name)
+    except (AttributeError, TypeError) as error:  # NumPy lacks the dtype, such as float8
+        raise ValueError(f"Unknown dtype of a tensor. Received: {name=} ({error})") from error
+    return tensor.astype("float32") if tensor.dtype.name in ("float16", "bfloat16") else tensor
+
+
+def _fault(path):
+    """What is wrong with a file that the library refuses: a message up to what was received."""
     with path.open("rb") as file:
         start = file.read(1024)
         length = int.from_bytes(start[:8], "little")
-        if start[8:9] != b"{" or length > 2**27:
-            raise ValueError(_not_safetensors(start, path))
-        file.seek(8)
-        header = file.read(length)
-    if len(header) < length:
-        raise ValueError(f"The file is cut off within its header. Received: path={str(path)!r}")
+        if start[8:9] == b"{" and length <= 2**27:
+            file.seek(8)
+            header = file.read(length)
+            if len(header) < length:
+                return "The file is cut off within its header. Received: "
+            fault = _header_fault(header, path.stat().st_size - 8 - length)
+            if fault:
+                return fault
+    text = start.lstrip()
+    kinds = (kind for signature, kind in SIGNATURES if text.startswith(signature))
+    kind = next(kinds, "of an unknown kind") if start else "empty"
+    return f"Expected a safetensors file, but the file is {kind}. Received: "
+
+
+def _header_fault(header, size):
+    """The same for a header with `size` bytes of data after it; None if it lists no tensors."""
     try:
         entries = json.loads(header)
-    except ValueError as error:
-        raise ValueError(_not_safetensors(start, path)) from error
-    entries.pop("__metadata__", None)
-    if not all(isinstance(e, dict) and set(e) == FIELDS for e in entries.values()):
-        raise ValueError(_not_safetensors(start, path))
-    begin = 8 + length
-    lost = [name for name, e in entries.items() if begin + e["data_offsets"][1] > size]
+        entries.pop("__metadata__", None)
+        lost = sorted(name for name, entry in entries.items() if entry["data_offsets"][1] > size)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return None
     if lost:
-        raise ValueError(
-            f"The file is cut off; these tensors are not whole: {', '.join(sorted(lost))}. "
-            f"Received: path={str(path)!r} of {size} bytes"
-        )
-    data = np.memmap(path, mode="r")[begin:]
-    return {name: _tensor(data, name, **entry) for name, entry in entries.items()}
+        return f"The file is cut off; these tensors are not whole: {', '.join(lost)}. Received: "
+    for name, entry in entries.items():
+        if not _sound(entry):
+            return (
+                "Unknown dtype, or the header contradicts itself about a tensor. "
+                f"Received: {name=}, {entry=}, "
+            )
+    return "The header does not fit the data. Received: "
 
 
-def _tensor(data, name, dtype, shape, data_offsets):
-    if dtype not in DTYPES:
-        raise ValueError(f"Unknown dtype of a tensor. Received: name={name!r}, {dtype=}")
-    numbers = data[slice(*data_offsets)]
-    if numbers.size != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
-        raise ValueError(
-            f"The header of the file contradicts itself about a tensor. Received: name={name!r}, "
-            f"{dtype=}, {shape=}, {data_offsets=}"
-        )
-    numbers = numbers.view(DTYPES[dtype]).reshape(shape)
-    if dtype == "F16":
-        return np.asarray(numbers, "float32")
-    if dtype == "BF16":  # the upper half of a float32
-        return (numbers.astype("uint32") << 16).view("float32")
-    return numbers
-
-
-def _not_safetensors(start, path):
-    if not start:
-        kind = "empty"
-    else:
-        kinds = (kind for signature, kind in SIGNATURES if start.lstrip().startswith(signature))
-        kind = next(kinds, "of an unknown kind")
-    return f"Expected a safetensors file, but the file is {kind}. Received: path={str(path)!r}"
+def _sound(entry):
+    """Whether the library takes a file with this tensor alone."""
+    try:
+        begin, end = entry["data_offsets"]
+        header = json.dumps({"tensor": {**entry, "data_offsets": [0, end - begin]}}).encode()
+        deserialize(len(header).to_bytes(8, "little") + header + bytes(end - begin))
+    except (SafetensorError, TypeError, ValueError):
+        return False
+    return True

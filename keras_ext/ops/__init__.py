@@ -1,5 +1,6 @@
 """Pure tensor functions: masking, rotary positions, span scores."""
 
+from keras_ext.ops.factored_logsumexp import factored_logsumexp
 from keras_ext.ops.labels import first_occurrences, mask_labels, span_labels
 from keras_ext.ops.masking import (
     MASKED,
@@ -14,7 +15,6 @@ from keras_ext.ops.rotary import apply_rotary, rotary_angles
 from keras_ext.ops.span_decoding import decode_factored_spans, decode_spans
 from keras_ext.ops.span_scores import (
     dense_span_scores,
-    factored_logsumexp,
     factored_mask,
     float32_factors,
     split_factors,

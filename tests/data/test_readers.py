@@ -43,6 +43,17 @@ def test_an_unlabelled_file_gives_records_without_entities(tmp_path):
     assert read_records(path) == [{"id": 0, "text": "ab"}]
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize(
+    "entities", [{"x": 1}, [3], "start_idx", ["start_idx"], [[]], [None], 7, True, {"start_idx": 0}]
+)
+def test_malformed_entities_are_an_error_that_names_file_and_record(tmp_path, suffix, entities):
+    path = tmp_path / f"file.{suffix}"
+    path.write_text(json.dumps([{"text": "a", "id": "r"}, {"text": "ab", "entities": entities}]))
+    with pytest.raises(ValueError, match=rf"file.{suffix}, record 1: .* must be a (list|dict)"):
+        read_records(path)
+
+
 def test_unknown_formats_and_suffixes_are_errors(tmp_path):
     path = tmp_path / "file.xml"
     path.write_text("x")

@@ -192,6 +192,13 @@ def test_what_is_no_text_is_an_error(kinds, text):
         kinds["wordpiece"].encode_batch(["a", text])
 
 
+def test_the_text_that_is_no_string_is_named_by_its_index(kinds):
+    with pytest.raises(ValueError, match=r"Received: texts\[2\]=3 "):
+        kinds["wordpiece"].encode_batch(["a", "b", 3, None])
+    with pytest.raises(ValueError, match=r"Received: texts\[1\]=None "):
+        Tokenizer.from_characters(["a", None])
+
+
 @pytest.mark.parametrize("piece", ["a", "中", "new york\n", "a\u0301 ", "😀 ", "\0", "\ud800 a"])
 def test_a_hundred_thousand_characters_take_seconds_at_most(kinds, piece):
     text = piece * (100_000 // len(piece))

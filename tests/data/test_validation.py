@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -140,6 +142,24 @@ def test_crossing_and_nested_equal_a_count_of_all_pairs(spans):
     crossing = sum(a < c < b < d for a, b in spans for c, d in spans)
     nested = sum(any((c, d) != (a, b) and c <= a and b <= d for c, d in spans) for a, b in spans)
     assert (report.counts["crossing"], report.counts["nested"]) == (crossing, nested)
+
+
+def test_the_message_holds_for_an_entity_given_twice_too():
+    report = check("ab", entity(0, 2), entity(0, 2))
+    with pytest.raises(ValueError, match="^1 of 2 entities are lost or given twice. Expected none"):
+        report.raise_if_lost()
+
+
+def test_the_windows_of_a_long_document_do_not_each_scan_all_entities():
+    size = 40_000
+    entities = [entity(start, start + 2) for start in range(0, size, 2)]
+    started = time.perf_counter()
+    _, spans, report = plan(
+        [{"text": "ab" * (size // 2), "entities": entities[::-1]}], TOKENIZER, ["x"], 4, 0
+    )
+    assert time.perf_counter() - started < 8  # scanning took four times that
+    assert report.usable == len(spans) == size // 2
+    np.testing.assert_array_equal(np.concatenate(spans), [[0, 1, 2]] * (size // 2))
 
 
 @pytest.mark.parametrize("labels", [[], ["x", "x"]])

@@ -53,6 +53,15 @@ def test_shards_are_read_as_one(tmp_path):
     assert read_safetensors(tmp_path).keys() == {"a", "b"}
 
 
+@pytest.mark.parametrize(
+    "index", [{}, {"weight_map": None}, {"weight_map": ["one"]}, {"weight_map": {"a": 3}}]
+)
+def test_an_index_of_another_shape_is_an_error_that_names_it(tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match='Expected "weight_map".*model.safetensors.index.json'):
+        read_safetensors(tmp_path)
+
+
 def test_a_cut_file_names_the_tensors_that_are_not_whole(tmp_path):
     content = save({"first": np.zeros(4, "float32"), "last": np.ones(4, "float32")})
     (tmp_path / "x").write_bytes(content[:-1])
@@ -81,6 +90,18 @@ def test_a_cut_file_names_the_tensors_that_are_not_whole(tmp_path):
             file_of({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)),
             "contradicts itself about a tensor. Received: name='a'",
         ),
+        (
+            file_of({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}, bytes(2)),
+            "Unknown dtype of a tensor. Received: name='a'",
+        ),
+        (
+            file_of({"a": {"dtype": "F32", "shape": [1], "data_offsets": 4}}, bytes(4)),
+            "unknown kind",
+        ),
+        (file_of({"a": {"dtype": "F32", "shape": [0], "data_offsets": [4, 0]}}), "contradicts"),
+        (save({"a": np.ones(2)}) + b"more", "The header does not fit the data"),
+        (file_of({}, b"data"), "The header does not fit the data"),
+        (file_of([]), "unknown kind"),
     ],
 )
 def test_what_is_not_safetensors_is_refused_by_its_kind(tmp_path, content, kind):

@@ -199,7 +199,7 @@ def test_the_report_is_printed_and_can_be_fatal(new_recognizer, records, capsys)
     printed = capsys.readouterr().out
     for name in ("out of range", "unknown label", "duplicate", "no example"):
         assert name in printed
-    with pytest.raises(ValueError, match="4 of 5 entities cannot be learnt"):
+    with pytest.raises(ValueError, match="4 of 5 entities are lost or given twice"):
         recognizer.fit([bad], epochs=1, verbose=0, on_lost="raise")
 
 
