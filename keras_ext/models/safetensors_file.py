@@ -28,7 +28,8 @@ def read_safetensors(path):
 
     Raises:
         ValueError: if the file is missing, empty, cut off (naming the tensors that are) or of
-            another kind (saying which). A pickle is never opened.
+            another kind (saying which), or the index of the shards has another shape. A pickle
+            is never opened.
 
     Example:
 

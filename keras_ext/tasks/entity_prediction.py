@@ -6,6 +6,8 @@ from keras_ext.data import merge_windows, resolve
 from keras_ext.tasks.entity import Entity
 from keras_ext.tasks.entity_batches import EntityBatches, text_windows
 
+LOWEST_THRESHOLD = -20.0  # a span that scores less is no candidate for `best_threshold`
+
 
 def predict_entities(recognizer, texts, threshold, policy, batch_size):
     """`EntityRecognizer.predict` of a list of texts; it describes the arguments."""
@@ -26,6 +28,27 @@ def predict_entities(recognizer, texts, threshold, policy, batch_size):
         ]
         for text, entities in zip(texts, merged, strict=True)
     ]
+
+
+def best_threshold(recognizer, records, batch_size):
+    """`EntityRecognizer.best_threshold`, which describes arguments and results."""
+    texts = [record["text"] for record in records]
+    gold = [{(e["start"], e["end"], e["label"]) for e in r["entities"]} for r in records]
+    predicted = predict_entities(recognizer, texts, LOWEST_THRESHOLD, "nested", batch_size)
+    found = [
+        (entity.score, (entity.start, entity.end, entity.label) in truth)
+        for entities, truth in zip(predicted, gold, strict=True)
+        for entity in entities
+    ]
+    if not any(correct for _, correct in found):
+        return 0.0
+    scores, correct = np.array(sorted(found, key=lambda pair: -pair[0])).T
+    f1 = 2 * np.cumsum(correct) / (np.arange(1, len(scores) + 1) + sum(map(len, gold)))
+    # Between equal scores no threshold fits.
+    f1[:-1][scores[:-1] == scores[1:]] = -1.0
+    best = int(np.argmax(f1))
+    below = scores[best + 1] if best + 1 < len(scores) else LOWEST_THRESHOLD
+    return float((scores[best] + below) / 2)
 
 
 def window_span_scores(recognizer, text):

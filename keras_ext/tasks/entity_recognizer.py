@@ -4,10 +4,10 @@ import keras_ext
 from keras_ext.data import Tokenizer, check_records
 from keras_ext.metrics import score_entities
 from keras_ext.models.blocks import encoder_inputs
+from keras_ext.tasks import entity_prediction
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from keras_ext.tasks.encoder import check_encoder, encode
 from keras_ext.tasks.entity_batches import text_windows
-from keras_ext.tasks.entity_prediction import predict_entities, window_span_scores
 from keras_ext.tasks.entity_training import Training
 from keras_ext.tasks.span_head import HEADS
 
@@ -100,9 +100,6 @@ class EntityRecognizer:
                 averages over about 1 / (1 - ema_momentum) steps.
             **kwargs: other arguments of `keras.Model.compile`, such as `jit_compile`, `metrics`
                 (see `metrics.SpanF1`) or `run_eagerly`.
-
-        Raises:
-            ValueError: for a loss: the head determines it.
         """
         default = {
             "learning_rate": learning_rate,
@@ -137,7 +134,7 @@ class EntityRecognizer:
             callbacks: list of Keras callbacks; they see `val_f1`.
             verbose: 0 silent, 1 or "auto" report and progress bar, 2 a line an epoch.
             seed: int, of the order of batches.
-            on_lost: "report", or "raise" to refuse training where an entity cannot be learnt.
+            on_lost: "report", or "raise" to refuse training where an entity is lost or repeated.
 
         Returns:
             The Keras `History`.
@@ -194,7 +191,21 @@ class EntityRecognizer:
         """
         if isinstance(texts, str):
             return self.predict([texts], threshold, policy, batch_size)[0]
-        return predict_entities(self, list(texts), threshold, policy, batch_size)
+        return entity_prediction.predict_entities(self, list(texts), threshold, policy, batch_size)
+
+    def best_threshold(self, records, batch_size=32):
+        """The threshold with the best micro F1 on validation records, exactly.
+
+        On texts unlike those of the training 0 is often too high.
+
+        Args:
+            records: list of records.
+            batch_size: int, windows in a batch.
+
+        Returns:
+            A float for `predict` and `evaluate`; 0 if no entity is found at any threshold.
+        """
+        return entity_prediction.best_threshold(self, check_records(records), batch_size)
 
     def span_scores(self, text):
         """The scores of all pairs of tokens of a text, to look at.
@@ -206,7 +217,7 @@ class EntityRecognizer:
             scores float32 (labels, n, n), axis 1 the start, axis 2 the end, -1e30 where the end is
             before the start; and the offsets of the n tokens, int32 (n, 2), in characters.
         """
-        return window_span_scores(self, text)
+        return entity_prediction.window_span_scores(self, text)
 
     def save(self, folder):
         """Writes a bundle: the model, the tokenizer, the labels and settings, in one folder.

@@ -60,6 +60,20 @@ def test_thresholds_by_label(trained, records):
         trained.predict(text, threshold={"plaice": 0.0})
 
 
+def test_the_best_threshold_is_the_best_of_all(new_recognizer, records):
+    recognizer = new_recognizer()
+    recognizer.compile(learning_rate=0.01)
+    recognizer.fit(records[:12], epochs=3, batch_size=8, verbose=0)
+    threshold = recognizer.best_threshold(records)
+    best = recognizer.evaluate(records, threshold=threshold).micro.f1
+    texts = [record["text"] for record in records]
+    scores = {e.score for found in recognizer.predict(texts, threshold=-20.0) for e in found}
+    tried = sorted(scores)[:: max(len(scores) // 60, 1)]
+    assert best >= max(recognizer.evaluate(records, threshold=t).micro.f1 for t in tried)
+    assert best > recognizer.evaluate(records).micro.f1
+    assert recognizer.best_threshold([{"text": "", "entities": []}]) == 0.0
+
+
 def test_a_text_that_fits_gives_the_spans_of_its_score_matrix(trained, records):
     for record in records[:5]:
         text = record["text"]
