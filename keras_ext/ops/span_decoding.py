@@ -5,6 +5,8 @@ import numpy as np
 from keras_ext.ops.masking import MASKED
 from keras_ext.ops.span_scores import split_factors
 
+BLOCK = 128  # rows of starts looked at together: their scores stay in the processor's cache
+
 
 def decode_spans(scores, threshold=0.0):
     """The spans that score above the threshold, from the scores of all pairs.
@@ -71,20 +73,37 @@ def decode_factored_spans(factored, heads, head_size, threshold=0.0, tril_mask=T
     factored = np.asarray(factored, "float32")
     threshold = _thresholds(threshold, heads)
     decoded = []
-    for query, key, start_bias, end_bias in zip(
-        *split_factors(factored, heads, head_size), strict=True
-    ):
-        pairs = query @ key.T
-        bound = pairs + start_bias.max(1)[:, None]
-        bound += end_bias.max(1)
-        starts, ends = np.divmod(np.flatnonzero(bound > threshold.min()), len(key))
-        if tril_mask:
-            keep = starts <= ends
-            starts, ends = starts[keep], ends[keep]
-        scores = pairs[starts, ends][:, None] + start_bias[starts] + end_bias[ends]  # (m, heads)
-        found, types = np.nonzero(scores > threshold)
+    for sample in zip(*split_factors(factored, heads, head_size), strict=True):
+        starts, ends, pairs = _candidates(*sample, threshold.min(), tril_mask)
+        _, _, start_bias, end_bias = sample
+        scores = pairs[:, None] + start_bias[starts] + end_bias[ends]  # (m, heads)
+        found, types = np.divmod(np.flatnonzero(scores > threshold), heads)  # nonzero is slower
         decoded.append(_sorted_spans(types, starts[found], ends[found], scores[found, types]))
     return decoded
+
+
+def _candidates(query, key, start_bias, end_bias, threshold, tril_mask):
+    """The pairs that can be an entity of some type: their starts, ends and products q . k."""
+    # NumPy finds maxima over the first axis of a contiguous array much faster.
+    start_bound = np.ascontiguousarray(start_bias.T).max(0)[:, None]
+    end_bound = np.ascontiguousarray(end_bias.T).max(0)
+    starts, ends, products = [], [], []
+    for top in range(0, max(len(query), 1), BLOCK):
+        rows = slice(top, top + BLOCK)
+        left = top if tril_mask else 0
+        pairs = query[rows] @ key[left:].T
+        bound = pairs + start_bound[rows]
+        bound += end_bound[left:]
+        cells = np.flatnonzero(bound > threshold)
+        row, column = np.divmod(cells, pairs.shape[1])
+        starts.append(row + top)
+        ends.append(column + left)
+        products.append(pairs.ravel()[cells])
+    starts, ends, products = map(np.concatenate, (starts, ends, products))
+    if tril_mask:
+        keep = starts <= ends
+        starts, ends, products = starts[keep], ends[keep], products[keep]
+    return starts, ends, products
 
 
 def _thresholds(threshold, heads):
