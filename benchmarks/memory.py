@@ -3,8 +3,6 @@
 import concurrent.futures
 import multiprocessing
 
-from timing import to_numpy
-
 
 def peak_memory(prepare, *arguments):
     """The resident memory that a function needs at its peak, above a baseline (Linux, CPU).
@@ -24,17 +22,25 @@ def peak_memory(prepare, *arguments):
 
 
 def _measure(prepare, arguments):
+    # Only here: a side of encoder_step.py must not import Keras.
+    from timing import to_numpy
+
     function = prepare(*arguments)
-    baseline = _resident_megabytes("VmRSS")
+    baseline = resident_megabytes("VmRSS")
     to_numpy(function())
-    # Forgets the peak so far. `ru_maxrss` cannot, and it counts that of the parent, too.
+    restart_peak()
+    to_numpy(function())
+    return resident_megabytes("VmHWM") - baseline
+
+
+def restart_peak():
+    """Forgets the peak so far. `ru_maxrss` cannot, and it counts that of the parent, too."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
-    to_numpy(function())
-    return _resident_megabytes("VmHWM") - baseline
 
 
-def _resident_megabytes(field):
+def resident_megabytes(field):
+    """The resident memory of this process: "VmRSS" now, "VmHWM" at its peak."""
     with open("/proc/self/status") as file:
         kilobytes = next(line.split()[1] for line in file if line.startswith(field))
     return int(kilobytes) * 1024 / 1e6

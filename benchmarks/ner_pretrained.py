@@ -25,7 +25,7 @@ from keras_ext.data import (
     read_records,
 )
 from keras_ext.metrics import score_entities
-from keras_ext.models import bert_from_huggingface
+from keras_ext.models import encoder_from_huggingface
 from keras_ext.tasks import EntityRecognizer
 
 FILES = {
@@ -134,7 +134,11 @@ def main():
 
         keras.utils.set_random_seed(0)
         spans = EntityRecognizer(
-            bert_from_huggingface(folder), tokenizer, labels, max_length=MAX_LENGTH, stride=STRIDE
+            encoder_from_huggingface(folder),
+            tokenizer,
+            labels,
+            max_length=MAX_LENGTH,
+            stride=STRIDE,
         )
         spans.compile(learning_rate=args.learning_rate)
         began = time.perf_counter()
@@ -146,7 +150,7 @@ def main():
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
 
         keras.utils.set_random_seed(0)
-        softmax = TokenClassifier(bert_from_huggingface(folder), tokenizer, labels)
+        softmax = TokenClassifier(encoder_from_huggingface(folder), tokenizer, labels)
         began = time.perf_counter()
         best = softmax.fit(train, dev, args.epochs, args.batch_size, optimizer)
         times.append(time.perf_counter() - began)

@@ -19,7 +19,7 @@ import keras
 from ner_plots import plot_training
 
 from keras_ext.data import Tokenizer, labels_of, read_records
-from keras_ext.models import BigramRoFormerEncoder, bert_from_huggingface
+from keras_ext.models import BigramRoFormerEncoder, encoder_from_huggingface
 from keras_ext.tasks import EntityRecognizer, render, render_page
 
 CORPUS = Path(__file__).parent / "data"
@@ -81,7 +81,7 @@ def build(args, train):
     else:
         folder = weights_folder(args.encoder)
         tokenizer = Tokenizer.from_vocab(folder / "vocab.txt")
-        encoder = bert_from_huggingface(folder, dtype=args.precision)
+        encoder = encoder_from_huggingface(folder, dtype=args.precision)
     return EntityRecognizer(
         encoder,
         tokenizer,

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from harness_backend import compiled
 from harness_compare import compare, relative_difference, run, to_numpy
-from harness_kinds import LENGTH, LayerRow
+from harness_kinds import LENGTH, LayerRow, by_name
 from keras import ops, tree
 from reload_saved import outputs_of
 
@@ -203,7 +203,7 @@ def save(row, policy, path):
         What the model computes from these inputs, by name.
     """
     model, inputs = row.saved_model(policy), row.inputs_in(policy)
-    inputs = inputs["inputs"] if isinstance(inputs.get("inputs"), dict) else inputs
+    inputs = inputs["inputs"] if isinstance(inputs.get("inputs"), dict) else by_name(inputs)
     inputs = {name: to_numpy(x) for name, x in inputs.items()}
     np.savez(path.with_suffix(".inputs.npz"), **inputs)
     model.save(path)
@@ -234,8 +234,8 @@ def parts(layer):
 
 
 def masks(row):
-    """The masks among the inputs of a row."""
-    return [x for x in tree.flatten(row.inputs) if x.dtype == "bool"]
+    """The masks of padding among the inputs of a row; one of pairs has three axes."""
+    return [x for x in tree.flatten(row.inputs) if x.dtype == "bool" and x.ndim == 2]
 
 
 def real_positions(output, mask):

@@ -80,11 +80,11 @@ class LayerRow(Row):
 
     def build(self, layer):
         if not layer.built:
-            layer.build(self.split(self.inputs)[0].shape)
+            layer.build(tree.map_structure(lambda x: x.shape, self.split(self.inputs)[0]))
 
     def split(self, inputs):
         """The first call argument and the others by name."""
-        first, *names = inputs
+        first, *names = self.inputs  # JAX sorts the names of `inputs`
         return inputs[first], {name: inputs[name] for name in names}
 
     def weights(self, subject):
@@ -111,12 +111,27 @@ class LayerRow(Row):
         subject = self.built(policy)
         if isinstance(subject, keras.Model):
             return subject
-        inputs = {
+        symbols = {
             name: keras.Input((None, *x.shape[2:]), dtype=str(x.dtype), name=name)
+            for name, x in by_name(self.inputs).items()
+        }
+        inputs = {
+            name: [symbols[part] for part in by_name({name: x})]
+            if isinstance(x, list)
+            else symbols[name]
             for name, x in self.inputs.items()
         }
         first, others = self.split(inputs)
-        return keras.Model(inputs, subject(first, **others))
+        return keras.Model(symbols, subject(first, **others))
+
+
+def by_name(inputs):
+    """The inputs as a flat dict: the parts of a list are numbered."""
+    flat = {}
+    for name, x in inputs.items():
+        listed = isinstance(x, list)
+        flat |= {f"{name}_{i}": part for i, part in enumerate(x)} if listed else {name: x}
+    return flat
 
 
 class LossRow(Row):

@@ -46,6 +46,15 @@ CLASSES = {"y_pred": np.array([[3, -2, 1, 0.5], [9, 0, -9, -1e30], [-1e30] * 4],
 HARD = {"y_true": np.array([[1, 0, 0, 1], [0, 0, 1, 1], [0] * 4], "int32"), **CLASSES}
 SPARSE = {"y_true": np.array([[0, 3, 3], [2, 3, -1], [-1] * 3], "int32"), **CLASSES}
 
+CAUSAL = np.tile(np.tril(np.ones((LENGTH, LENGTH), "bool")), (3, 1, 1))
+TURNS = RNG.integers(0, 99, (3, LENGTH)).astype("int32")
+RELATIVE = RNG.normal(size=(LENGTH, LENGTH, 4)).astype("float32")
+THREE = {
+    "inputs": [RNG.normal(size=(3, LENGTH, d)).astype("float32") for d in (8, 6, 5)],
+    "mask": MASK,
+}
+UNIT = {"units": 10, "key_size": 4}
+
 POINTER = {"heads": 2, "head_size": 4}
 OTHER_POINTER = {
     "heads": 3,
@@ -63,15 +72,19 @@ ENCODER = {
     "hidden_dim": 8,
     "intermediate_dim": 12,
 }
-OTHER_ENCODER = {
-    **ENCODER,
+UNITS = {"vocabulary_size": 11, "num_layers": 2, "hidden_dim": 8, "intermediate_dim": 16}
+OTHER_BARE = {
     "num_segments": 4,
     "dropout": 0.3,
     "attention_dropout": 0.4,
     "activation": "gelu_tanh",
     "layer_norm_epsilon": 1e-3,
-    "with_pool": True,
+    "embedding_dim": 6,
+    "application": "unilm",
 }
+WIDTHS = {"head_size": 6, "key_size": 4}
+HEADS = {"with_pool": "linear", "with_nsp": True, "with_mlm": "linear"}
+POSITIONS = {"inputs": {**BATCH["inputs"], "position_ids": np.cumsum(MASK, 1).astype("int32")}}
 
 ROWS = [
     LayerRow(layers.GlobalPointer, POINTER, MASKED_HIDDEN),
@@ -84,16 +97,51 @@ ROWS = [
     LayerRow(layers.MultiHeadSelfAttention, POINTER, MASKED_HIDDEN),
     LayerRow(
         layers.MultiHeadSelfAttention,
+        POINTER,
+        {**MASKED_HIDDEN, "relative_embeddings": RELATIVE},
+        "relative",
+    ),
+    LayerRow(
+        layers.MultiHeadSelfAttention,
         {
             **POINTER,
+            "key_size": 6,
+            "output_dim": 5,
             "rope": True,
             "use_bias": False,
             "attention_dropout": 0.5,
             "kernel_initializer": UNIFORM,
         },
-        MASKED_HIDDEN,
+        {**MASKED_HIDDEN, "attention_mask": CAUSAL, "positions": TURNS},
         "other",
     ),
+    LayerRow(layers.GatedAttentionUnit, UNIT, MASKED_HIDDEN),
+    LayerRow(
+        layers.GatedAttentionUnit,
+        {
+            **UNIT,
+            "activation": "gelu_tanh",
+            "use_bias": False,
+            "normalization": "softmax_plus",
+            "attention_scale": False,
+            "attention_dropout": 0.5,
+            "kernel_initializer": UNIFORM,
+            "rope": True,
+        },
+        {**MASKED_HIDDEN, "attention_mask": CAUSAL, "positions": TURNS},
+        "other",
+    ),
+    LayerRow(layers.GatedAttentionUnit, {**UNIT, "self_attention": False}, THREE, "three"),
+    LayerRow(layers.ScaleOffset, {}, HIDDEN),
+    LayerRow(layers.ScaleOffset, {"scale": False}, HIDDEN, "offset"),
+    LayerRow(layers.ScaleOffset, {"offset": False}, HIDDEN, "scale"),
+    LayerRow(layers.RMSNorm, {}, HIDDEN),
+    LayerRow(layers.RMSNorm, {"epsilon": 0.01}, HIDDEN, "other"),
+    LayerRow(layers.RelativePositionEmbedding, {"input_dim": 9, "output_dim": 4}, HIDDEN),
+    LayerRow(layers.PaddingMask, {}, {"inputs": TOKENS}),
+    LayerRow(layers.AttentionMask, {"application": "lm"}, {"inputs": TOKENS}),
+    LayerRow(layers.AttentionMask, {"application": "unilm"}, {"inputs": TOKENS % 2}, "unilm"),
+    LayerRow(layers.AttachMask, {}, {"inputs": [HIDDEN["inputs"], MASK]}),
     LayerRow(layers.FeedForward, {"units": 5}, HIDDEN),
     LayerRow(
         layers.FeedForward,
@@ -112,10 +160,93 @@ ROWS = [
         {"inputs": TOKENS, "mask": MASK},
     ),
     LayerRow(layers.PositionEmbedding, {"input_dim": 9, "embeddings_initializer": UNIFORM}, HIDDEN),
+    LayerRow(
+        layers.PositionEmbedding,
+        {"input_dim": 4, "hierarchical": 0.3},
+        {**HIDDEN, "positions": TURNS % 16},
+        "other",
+    ),
     LayerRow(models.BertEncoder, ENCODER, BATCH),
-    LayerRow(models.BertEncoder, {**OTHER_ENCODER, "max_sequence_length": 9}, BATCH, "other"),
+    LayerRow(
+        models.BertEncoder,
+        {
+            **ENCODER,
+            **OTHER_BARE,
+            **WIDTHS,
+            **HEADS,
+            "max_sequence_length": 9,
+            "hierarchical_position": 0.3,
+            "custom_position_ids": True,
+        },
+        POSITIONS,
+        "other",
+    ),
+    LayerRow(models.AlbertEncoder, {**ENCODER, "num_layers": 2}, BATCH),
+    LayerRow(
+        models.AlbertEncoder,
+        {
+            **ENCODER,
+            **OTHER_BARE,
+            **WIDTHS,
+            **HEADS,
+            "max_sequence_length": 9,
+            "hierarchical_position": 0.3,
+            "custom_position_ids": True,
+        },
+        POSITIONS,
+        "other",
+    ),
+    LayerRow(
+        models.ElectraEncoder, {**ENCODER, "embedding_dim": 6, "with_discriminator": True}, BATCH
+    ),
+    LayerRow(
+        models.ElectraEncoder,
+        {
+            **ENCODER,
+            **{name: OTHER_BARE[name] for name in OTHER_BARE if name != "application"},
+            **WIDTHS,
+            "max_sequence_length": 9,
+            "hierarchical_position": 0.3,
+            "custom_position_ids": True,
+            "with_discriminator": "linear",
+        },
+        POSITIONS,
+        "other",
+    ),
+    LayerRow(models.NezhaEncoder, ENCODER, BATCH),
+    LayerRow(
+        models.NezhaEncoder,
+        {**ENCODER, **OTHER_BARE, "head_size": 6, **HEADS, "max_relative_position": 2},
+        BATCH,
+        "other",
+    ),
     LayerRow(models.RoFormerEncoder, ENCODER, BATCH),
-    LayerRow(models.RoFormerEncoder, OTHER_ENCODER, BATCH, "other"),
+    LayerRow(
+        models.RoFormerEncoder,
+        {**ENCODER, **OTHER_BARE, **WIDTHS, **HEADS, "custom_position_ids": True},
+        POSITIONS,
+        "other",
+    ),
+    LayerRow(models.RoFormerV2Encoder, ENCODER, BATCH),
+    LayerRow(
+        models.RoFormerV2Encoder,
+        {**ENCODER, **OTHER_BARE, **WIDTHS, "with_mlm": "linear", "custom_position_ids": True},
+        POSITIONS,
+        "other",
+    ),
+    LayerRow(models.GAUAlphaEncoder, UNITS, BATCH),
+    LayerRow(
+        models.GAUAlphaEncoder,
+        {
+            **UNITS,
+            **OTHER_BARE,
+            "key_size": 4,
+            "with_mlm": "linear",
+            "custom_position_ids": True,
+        },
+        POSITIONS,
+        "other",
+    ),
     LayerRow(
         models.BigramRoFormerEncoder,
         {

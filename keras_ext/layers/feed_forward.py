@@ -1,4 +1,5 @@
 import keras
+from keras import ops
 
 from keras_ext import activations
 
@@ -68,7 +69,10 @@ class FeedForward(keras.layers.Layer):
         self.output_dense.build((*input_shape[:-1], self.units))
 
     def call(self, inputs):
-        return self.output_dense(self.intermediate_dense(inputs))
+        # On a matrix TensorFlow fuses a product with its bias and activation.
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        rows = self.output_dense(self.intermediate_dense(rows))
+        return ops.reshape(rows, ops.shape(inputs))
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

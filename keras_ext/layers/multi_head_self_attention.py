@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_ext.ops.masking import masked_softmax
+from keras_ext.ops.masking import mask_bias
 from keras_ext.ops.rotary import apply_rotary
 
 
@@ -12,17 +12,22 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         weights = softmax_j(q_i . k_j / sqrt(head_size)),  over the tokens j
         output_i = concat_heads(sum_j weights_ij v_j) W_o + b_o
 
-    A padded token is never attended to; a sequence without tokens gives 0 before the output
-    projection, not NaN. The softmax is taken in float32 whatever the compute dtype.
+    A padded token is never attended to; a token that may attend to none gives 0 before the output
+    projection, not NaN. The softmax is taken in float32 whatever the compute dtype. With relative
+    embeddings r, a vector for each pair of positions (NEZHA):
+
+        weights = softmax_j(q_i . (k_j + r_ij) / sqrt(key_size)),  sum_j weights_ij (v_j + r_ij)
 
     Weights are four 2-D kernels in the order query, key, value, output (bert4keras' order), each
     followed by its bias; heads lie one after another in the columns.
 
     Args:
         heads: int, number of heads.
-        head_size: int, channels of a head. The width of the output is `heads * head_size`.
+        head_size: int, channels of a value in a head.
+        key_size: int, channels of a query and a key in a head. None: `head_size`.
+        output_dim: int, width of the output. None: `heads * head_size`.
         rope: bool, whether queries and keys are turned by rotary position embedding
-            (interleaved, so `head_size` must be even). Defaults to False.
+            (interleaved, so `key_size` must be even). Defaults to False.
         use_bias: bool, whether the projections add a bias. Defaults to True.
         attention_dropout: float in [0, 1), dropout of the weights. Defaults to 0.
         kernel_initializer: initializer of the kernels. Defaults to "glorot_uniform".
@@ -30,12 +35,17 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     Call arguments:
         inputs: (b, n, d).
         mask: (b, n) bool, true = token. None: all are tokens.
+        attention_mask: (b, n, n) or (1, n, n) bool, true where axis 1 may attend to axis 2, as
+            `AttentionMask` makes it. None: everywhere.
+        positions: (n,) or (b, n) int, the positions that `rope` turns by. None: 0, ..., n - 1.
+        relative_embeddings: (n, n, key_size), as `RelativePositionEmbedding` makes it; `key_size`
+            is then `head_size`. None: none.
 
     Returns:
-        (b, n, heads * head_size) in the compute dtype.
+        (b, n, output_dim) in the compute dtype.
 
     Raises:
-        ValueError: for an odd `head_size` with `rope`, or sizes below 1.
+        ValueError: for an odd `key_size` with `rope`, or sizes below 1.
 
     Example:
 
@@ -52,6 +62,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self,
         heads,
         head_size,
+        key_size=None,
+        output_dim=None,
         rope=False,
         use_bias=True,
         attention_dropout=0.0,
@@ -59,31 +71,41 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if heads < 1 or head_size < 1:
-            raise ValueError(f"Sizes must be positive. Received: {heads=}, {head_size=}")
-        if rope and head_size % 2:
+        sizes = (heads, head_size, key_size, output_dim)
+        if any(size is not None and size < 1 for size in sizes):
             raise ValueError(
-                f"Rotary embedding turns channels in pairs, head_size must be even. "
-                f"Received: {head_size=}"
+                "Sizes must be positive. "
+                f"Received: {heads=}, {head_size=}, {key_size=}, {output_dim=}"
+            )
+        if rope and (key_size or head_size) % 2:
+            raise ValueError(
+                "Rotary embedding turns channels in pairs, the size of keys must be even. "
+                f"Received: {head_size=}, {key_size=}"
             )
         self.heads = heads
         self.head_size = head_size
+        self.key_size = key_size
+        self.output_dim = output_dim
         self.rope = rope
         self.use_bias = use_bias
         self.attention_dropout = attention_dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.query_dense = self._projection("query")
-        self.key_dense = self._projection("key")
-        self.value_dense = self._projection("value")
-        self.output_dense = self._projection("output")
+        self.query_dense = self._projection("query", heads * self._key_size)
+        self.key_dense = self._projection("key", heads * self._key_size)
+        self.value_dense = self._projection("value", heads * head_size)
+        self.output_dense = self._projection("output", output_dim or heads * head_size)
         self.dropout = keras.layers.Dropout(
             attention_dropout, dtype=self.dtype_policy, name="dropout"
         )
         self.supports_masking = True
 
-    def _projection(self, name):
+    @property
+    def _key_size(self):
+        return self.key_size or self.head_size
+
+    def _projection(self, name, units):
         return keras.layers.Dense(
-            self.heads * self.head_size,
+            units,
             use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,
@@ -95,40 +117,76 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             dense.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.heads * self.head_size))
 
-    def _split_heads(self, x):
-        return ops.reshape(x, (-1, ops.shape(x)[1], self.heads, self.head_size))
+    def _split_heads(self, rows, length, size):
+        return ops.reshape(rows, (-1, length, self.heads, size))
 
-    def call(self, inputs, mask=None, training=None):
-        # Scaling the query costs n * d products, scaling the scores heads * n * n.
-        query = self._split_heads(self.query_dense(inputs) * self.head_size**-0.5)
-        key = self._split_heads(self.key_dense(inputs))
-        value = self._split_heads(self.value_dense(inputs))
+    def call(
+        self,
+        inputs,
+        mask=None,
+        attention_mask=None,
+        positions=None,
+        relative_embeddings=None,
+        training=None,
+    ):
+        size, length = self._key_size, ops.shape(inputs)[1]
+        # On a matrix TensorFlow fuses a product with its bias.
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        query = self._split_heads(self.query_dense(rows), length, size)
+        key = self._split_heads(self.key_dense(rows), length, size)
+        value = self._split_heads(self.value_dense(rows), length, self.head_size)
         if self.rope:
-            query, key = apply_rotary(query), apply_rotary(key)
-        query = ops.transpose(query, (0, 2, 1, 3))  # (b, heads, n, head_size)
-        key = ops.transpose(key, (0, 2, 3, 1))  # (b, heads, head_size, n)
-        value = ops.transpose(value, (0, 2, 1, 3))
+            query, key = apply_rotary(query, positions), apply_rotary(key, positions)
+        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
         # Rounded to bfloat16, a score of 20 would be off by up to 0.06, its weight by 6 %.
         query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
-        scores = ops.matmul(query, key)  # (b, heads, n, n)
-        if mask is not None:
-            mask = ops.expand_dims(mask, (1, 2))
-        weights = ops.cast(masked_softmax(scores, mask), self.compute_dtype)
+        # Scaling the query costs n * d products, scaling the scores heads * n * n.
+        query = query * size**-0.5
+        scores = ops.einsum("bhjd,bhkd->bhjk", query, key)
+        if relative_embeddings is not None:
+            relative = ops.cast(relative_embeddings, "float32")
+            scores = scores + ops.einsum("bhjd,jkd->bhjk", query, relative)
+        visible = visible_keys(mask, attention_mask)
+        if visible is not None:
+            scores = scores + mask_bias(visible)
+        weights = ops.cast(ops.softmax(scores), self.compute_dtype)
         weights = self.dropout(weights, training=training)
-        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        shape = (-1, ops.shape(mixed)[1], self.heads * self.head_size)
-        return self.output_dense(ops.reshape(mixed, shape))
+        mixed = ops.matmul(weights, value)  # (b, heads, n, head_size)
+        if relative_embeddings is not None:
+            relative = ops.cast(relative_embeddings, self.compute_dtype)
+            mixed = mixed + ops.einsum("bhjk,jkd->bhjd", weights, relative)
+        if visible is not None:
+            # Where all scores are masked, the softmax gives all the same weight.
+            seen = ops.any(visible, axis=-1, keepdims=True)
+            mixed = mixed * ops.cast(seen, self.compute_dtype)
+        mixed = ops.transpose(mixed, (0, 2, 1, 3))
+        rows = ops.reshape(mixed, (-1, self.heads * self.head_size))
+        output = self.output_dense(rows)
+        return ops.reshape(output, (-1, length, output.shape[-1]))
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.heads * self.head_size)
+        return (*input_shape[:-1], self.output_dim or self.heads * self.head_size)
 
     def get_config(self):
         return {
             **super().get_config(),
             "heads": self.heads,
             "head_size": self.head_size,
+            "key_size": self.key_size,
+            "output_dim": self.output_dim,
             "rope": self.rope,
             "use_bias": self.use_bias,
             "attention_dropout": self.attention_dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def visible_keys(mask, attention_mask):
+    """Which scores (b, heads, n, n) count, as a mask that broadcasts to them; None: all."""
+    if mask is not None:
+        mask = ops.expand_dims(mask, (1, 2))
+    if attention_mask is not None:
+        attention_mask = ops.expand_dims(attention_mask, 1)
+    if mask is None or attention_mask is None:
+        return attention_mask if mask is None else mask
+    return ops.logical_and(mask, attention_mask)

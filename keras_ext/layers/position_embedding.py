@@ -8,19 +8,29 @@ class PositionEmbedding(keras.layers.Layer):
 
         output[i] = input[i] + table[i]
 
+    With `hierarchical`, a table of m rows serves m^2 positions. With alpha = `hierarchical` and
+    u[i] = (table[i] - alpha table[0]) / (1 - alpha), whose first m positions are the table again:
+
+        output[i] = input[i] + alpha u[i // m] + (1 - alpha) u[i mod m]
+
     Args:
-        input_dim: int, number of positions in the table, the length of the longest input.
+        input_dim: int, number of positions in the table: the length of the longest input, or its
+            root with `hierarchical`.
         embeddings_initializer: initializer of the table. Defaults to "uniform".
+        hierarchical: float in (0, 1), the weight alpha of the coarse position. bert4keras takes
+            0.4. None: positions end with the table. Defaults to None.
 
     Call arguments:
-        inputs: (b, n, d), n at most `input_dim`.
+        inputs: (b, n, d), n at most `input_dim` (squared with `hierarchical`).
+        positions: (n,) or (b, n) int, rows of the table. None: 0, 1, ..., n - 1.
 
     Returns:
         (b, n, d) in the compute dtype.
 
     Raises:
-        ValueError: when called on more than `input_dim` positions. Where a compiled function
-            leaves the length open, the backend raises its own error about shapes instead.
+        ValueError: for an `alpha` outside (0, 1); when called on more positions than there are.
+            Where a compiled function leaves the length open, the backend raises its own error
+            about shapes instead.
 
     Example:
 
@@ -28,12 +38,21 @@ class PositionEmbedding(keras.layers.Layer):
     >>> layer = PositionEmbedding(8)
     >>> tuple(layer(np.zeros((2, 5, 4), "float32")).shape)
     (2, 5, 4)
+
+    Source of the hierarchical form: Jianlin Su, BERT for very long texts by hierarchical
+    decomposition of positions, 2020, https://kexue.fm/archives/7947
     """
 
-    def __init__(self, input_dim, embeddings_initializer="uniform", **kwargs):
+    def __init__(self, input_dim, embeddings_initializer="uniform", hierarchical=None, **kwargs):
         super().__init__(**kwargs)
+        if hierarchical is not None and not 0 < hierarchical < 1:
+            raise ValueError(
+                "The weight of the coarse position must lie between 0 and 1. "
+                f"Received: {hierarchical=}"
+            )
         self.input_dim = input_dim
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.hierarchical = hierarchical
         self.supports_masking = True
 
     def build(self, input_shape):
@@ -43,14 +62,27 @@ class PositionEmbedding(keras.layers.Layer):
             name="embeddings",
         )
 
-    def call(self, inputs):
-        self._check_length(inputs.shape)
-        return inputs + ops.convert_to_tensor(self.embeddings)[: ops.shape(inputs)[1]]
+    def call(self, inputs, positions=None):
+        table = ops.convert_to_tensor(self.embeddings)
+        if positions is None:
+            self._check_length(inputs.shape)
+            if not self.hierarchical:
+                return inputs + table[: ops.shape(inputs)[1]]
+            positions = ops.arange(ops.shape(inputs)[1], dtype="int32")
+        # Positions given as floats would have come in the compute dtype, too coarse above 256.
+        if not self.hierarchical:
+            return inputs + ops.take(table, positions, axis=0)
+        alpha = self.hierarchical
+        table = (table - alpha * table[:1]) / (1 - alpha)
+        coarse = ops.take(table, ops.floor_divide(positions, self.input_dim), axis=0)
+        fine = ops.take(table, ops.mod(positions, self.input_dim), axis=0)
+        return inputs + alpha * coarse + (1 - alpha) * fine
 
     def _check_length(self, shape):
-        if shape[1] is not None and shape[1] > self.input_dim:
+        longest = self.input_dim**2 if self.hierarchical else self.input_dim
+        if shape[1] is not None and shape[1] > longest:
             raise ValueError(
-                f"The input is longer than the table of {self.input_dim} positions; cut it into "
+                f"The input is longer than the table of {longest} positions; cut it into "
                 f"windows. Received: length={shape[1]}"
             )
 
@@ -63,4 +95,5 @@ class PositionEmbedding(keras.layers.Layer):
             **super().get_config(),
             "input_dim": self.input_dim,
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "hierarchical": self.hierarchical,
         }

@@ -1,8 +1,11 @@
-"""Putting the tensors of a checkpoint into a model without losing one silently."""
+"""Putting the tensors of a checkpoint into a model, and back, without losing one silently."""
 
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import NamedTuple
+
+import keras
+import numpy as np
 
 
 class NamedWeight(NamedTuple):
@@ -49,7 +52,8 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
     """Puts the tensors of a checkpoint into the variables of a model, all or nothing.
 
     Frozen layers are loaded, too. Everything is checked before anything is assigned. A weight of
-    the model that `table` does not name is missing, under its path in the model.
+    the model that `table` does not name is missing, under its path in the model. Weights that share
+    a name get the same tensor.
 
     Args:
         model: `keras.Model` with the layers that `table` names.
@@ -77,8 +81,7 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
     LoadReport(loaded=('head.bias', 'head.weight'), missing=(), unused=('step',))
     """
     variables = [(row, row.variable(model)) for row in table]
-    named = {id(variable) for _, variable in variables}
-    unnamed = {variable.path for variable in model.weights if id(variable) not in named}
+    unnamed = _unnamed(model, variables)
     found = [(row, variable) for row, variable in variables if row.name in values]
     names = {row.name for row in table}
     missing = sorted(names - set(values) | unnamed)
@@ -99,7 +102,57 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
         )
     for row, variable in found:
         variable.assign(values[row.name].T if row.transpose else values[row.name])
-    return LoadReport(tuple(sorted(row.name for row, _ in found)), tuple(missing), tuple(unused))
+    loaded = sorted({row.name for row, _ in found})
+    return LoadReport(tuple(loaded), tuple(missing), tuple(unused))
+
+
+def collect_weights(model, table, allow_missing=()):
+    """The tensors of a checkpoint that holds the weights of a model: undoes `assign_weights`.
+
+    Args:
+        model: `keras.Model` with the layers that `table` names.
+        table: list of `NamedWeight`, one for each weight of the model.
+        allow_missing: tuple of `fnmatch` patterns of paths of weights that `table` may lack.
+
+    Returns:
+        Dict from names of the checkpoint to NumPy arrays. float16 and bfloat16 become float32.
+
+    Raises:
+        ValueError: listing every weight that `table` does not name, and every name that weights of
+            different values share.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="score")])
+    >>> table = [
+    ...     NamedWeight("score", "kernel", "head.weight", transpose=True),
+    ...     NamedWeight("score", "bias", "head.bias"),
+    ... ]
+    >>> collect_weights(model, table)["head.weight"].shape
+    (2, 3)
+    """
+    variables = [(row, row.variable(model)) for row in table]
+    unnamed = _unnamed(model, variables)
+    faults = [f"without a name: {p}" for p in sorted(unnamed) if not _matches(p, allow_missing)]
+    values = {}
+    for row, variable in variables:
+        value = keras.ops.convert_to_numpy(variable)
+        value = value.astype("float32") if value.dtype.itemsize < 4 else value
+        value = np.ascontiguousarray(value.T if row.transpose else value)
+        if not np.array_equal(values.setdefault(row.name, value), value, equal_nan=True):
+            faults.append(f"shared by different weights: {row.name}")
+    if faults:
+        raise ValueError(
+            "The format of the checkpoint cannot hold this model.\n  "
+            + "\n  ".join(dict.fromkeys(faults))
+            + f"\nReceived: model={model.name}"
+        )
+    return values
+
+
+def _unnamed(model, variables):
+    named = {id(variable) for _, variable in variables}
+    return {variable.path for variable in model.weights if id(variable) not in named}
 
 
 def _matches(name, patterns):

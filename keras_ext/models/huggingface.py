@@ -1,92 +1,54 @@
-"""BERT weights in the files of Hugging Face."""
+"""Encoders in the files of Hugging Face: safetensors and `config.json`."""
 
+import json
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from keras_ext.models.bert import BertEncoder
-from keras_ext.models.checkpoint import NamedWeight, assign_weights
+from keras_ext.models.checkpoint import assign_weights, collect_weights
+from keras_ext.models.huggingface_config import (
+    ENCODERS,
+    encoder_arguments,
+    huggingface_config,
+    sizes_of_tensors,
+)
+from keras_ext.models.name_lookup import CONSTANTS, absent_names, names_in
 from keras_ext.models.safetensors_file import read_json, read_safetensors
 
-CONFIG = {
-    "vocab_size": "vocabulary_size",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "hidden_size": "hidden_dim",
-    "intermediate_size": "intermediate_dim",
-    "max_position_embeddings": "max_sequence_length",
-    "type_vocab_size": "num_segments",
-    "hidden_dropout_prob": "dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "hidden_act": "activation",
-    "layer_norm_eps": "layer_norm_epsilon",
+# Constants of the encoder, and the heads of an ELECTRA's generator.
+NOT_OURS = ("embeddings.position_ids", "encoder.embed_positions.weight")
+GENERATOR = ("generator_predictions.*", "generator_lm_head.*")
+# The copies of the token embeddings, and of the bias in a tied language model: its bias.
+COPIES = {
+    "cls.predictions.decoder.weight": "cls.predictions.bias",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+    "predictions.decoder.weight": "predictions.bias",
+    "predictions.decoder.bias": "predictions.bias",
 }
-REQUIRED = tuple(CONFIG)[:5]
-ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
-NOT_IN_ENCODER = ("embeddings.position_ids", "cls.*")
 
 
-def bert_names(num_layers, with_pool=False, prefix=""):
-    """The name table of BERT: our weights and their names in Hugging Face files.
+def load_huggingface_weights(
+    encoder, path, prefix=None, layout="interleaved", allow_missing=(), allow_unused=()
+):
+    """Fills an encoder from a safetensors file with Hugging Face's names.
 
-    Args:
-        num_layers: int, number of blocks.
-        with_pool: bool, whether the pooler is part of it.
-        prefix: str before the names of the encoder, such as "bert.".
-
-    Returns:
-        List of `NamedWeight`.
-
-    Example:
-
-    >>> bert_names(1)[0]
-    NamedWeight(layer='Embedding-Token', attribute='embeddings', \
-name='embeddings.word_embeddings.weight', transpose=False)
-    """
-    table = [
-        ("Embedding-Token", "embeddings", "embeddings.word_embeddings.weight"),
-        ("Embedding-Segment", "embeddings", "embeddings.token_type_embeddings.weight"),
-        ("Embedding-Position", "embeddings", "embeddings.position_embeddings.weight"),
-        *_norm("Embedding-Norm", "embeddings.LayerNorm"),
-    ]
-    for i in range(num_layers):
-        block = f"encoder.layer.{i}"
-        attention = f"Transformer-{i}-MultiHeadSelfAttention"
-        feed_forward = f"Transformer-{i}-FeedForward"
-        for part in ("query", "key", "value"):
-            table += _dense(attention, f"{part}_dense.", f"{block}.attention.self.{part}")
-        table += _dense(attention, "output_dense.", f"{block}.attention.output.dense")
-        table += _norm(f"{attention}-Norm", f"{block}.attention.output.LayerNorm")
-        table += _dense(feed_forward, "intermediate_dense.", f"{block}.intermediate.dense")
-        table += _dense(feed_forward, "output_dense.", f"{block}.output.dense")
-        table += _norm(f"{feed_forward}-Norm", f"{block}.output.LayerNorm")
-    if with_pool:
-        table += _dense("Pooler-Dense", "", "pooler.dense")
-    return [NamedWeight(layer, path, prefix + name, *rest) for layer, path, name, *rest in table]
-
-
-def _dense(layer, path, name):
-    # torch keeps the transposed kernel.
-    return [
-        (layer, f"{path}kernel", f"{name}.weight", True),
-        (layer, f"{path}bias", f"{name}.bias"),
-    ]
-
-
-def _norm(layer, name):
-    return [(layer, "gamma", f"{name}.weight"), (layer, "beta", f"{name}.bias")]
-
-
-def load_bert_safetensors(encoder, path, prefix=None, allow_missing=(), allow_unused=()):
-    """Fills a `BertEncoder` from a safetensors file of Hugging Face.
-
-    Strict: a tensor that is missing, left over or of another shape is an error that lists all
-    of them. Allowed to be left over are the pretraining heads (`cls.*`), the constant
-    `embeddings.position_ids`, and the pooler where the encoder has none; the report lists them.
+    Strict: a tensor that is missing, left over or of another shape is an error that lists all of
+    them, and nothing is loaded. Allowed to be left over are the heads that the encoder was not
+    given, the generator's of an ELECTRA, constants such as `embeddings.position_ids`, and copies of
+    tied weights that are equal to what they copy; the report lists them. Frozen layers are loaded,
+    too.
 
     Args:
-        encoder: `BertEncoder`.
+        encoder: `BertEncoder`, `AlbertEncoder`, `ElectraEncoder` or `RoFormerEncoder`.
         path: the file, or the folder with `model.safetensors`.
-        prefix: str before the names of the encoder. None: "bert." where the file has such names.
-        allow_missing: tuple of `fnmatch` patterns, more names that may lack in the file.
+        prefix: str before the names of the encoder (not of the heads). None: that of the kind,
+            such as "bert.", where the file has such names, else "".
+        layout: "interleaved", or "half" if the file comes from a program that turns channel i of a
+            head together with i + head_size / 2 instead of 2 i with 2 i + 1. Hugging Face's
+            RoFormer is interleaved.
+        allow_missing: tuple of `fnmatch` patterns, names that may lack in the file.
         allow_unused: tuple of `fnmatch` patterns, more names that may be left over.
 
     Returns:
@@ -94,23 +56,138 @@ def load_bert_safetensors(encoder, path, prefix=None, allow_missing=(), allow_un
         reported as `.weight` and `.bias`.
 
     Raises:
-        ValueError: if the file is no safetensors file or does not fit the encoder.
+        ValueError: if the file is no safetensors file or does not fit the encoder; if the scores of
+            its language model have a table of their own; for "half" without rotary positions.
 
     Example:
 
     ```python
     encoder = BertEncoder(30522, 6, 12, 384, 1536)
-    report = load_bert_safetensors(encoder, "all-MiniLM-L6-v2")
+    report = load_huggingface_weights(encoder, "all-MiniLM-L6-v2")
     ```
     """
-    values = {_modern(name): value for name, value in read_safetensors(path).items()}
+    values = read_safetensors(path)
+    return _fill(encoder, values, prefix, layout, allow_missing, allow_unused)
+
+
+def encoder_from_huggingface(
+    folder,
+    prefix=None,
+    layout="interleaved",
+    allow_missing=(),
+    allow_unused=(),
+    dtype=None,
+    **overrides,
+):
+    """An encoder with the kind, the sizes and the weights of a Hugging Face folder.
+
+    Args:
+        folder: folder with `model.safetensors` and `config.json`. Without the latter it must be a
+            BERT; sizes are read off the tensors, and `num_heads` must be given: no tensor shows it.
+        prefix: as for `load_huggingface_weights`.
+        layout: likewise.
+        allow_missing: likewise.
+        allow_unused: likewise.
+        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
+        **overrides: other arguments of the encoder, before those of the folder; heads, such as
+            `with_pool=True`, are only made if asked for.
+
+    Returns:
+        `BertEncoder`, `AlbertEncoder`, `ElectraEncoder` or `RoFormerEncoder`. Where the config does
+        not say which, the names in the file do.
+
+    Raises:
+        ValueError: if `config.json` is no JSON, lacks a field, has an impossible value or describes
+            another model; and as `load_huggingface_weights`.
+
+    Example:
+
+    ```python
+    encoder = encoder_from_huggingface("all-MiniLM-L6-v2", dtype="mixed_bfloat16")
+    ```
+    """
+    folder = Path(folder)
+    if (folder / "config.json").exists():
+        config = read_json(folder / "config.json")
+        values = read_safetensors(folder)
+        kind, arguments = encoder_arguments(config, _kind_by_names(values))
+    else:
+        values = read_safetensors(folder)
+        kind, arguments = BertEncoder, sizes_of_tensors(values)
+        if "num_heads" not in overrides:
+            raise ValueError(
+                "Without config.json the number of attention heads is unknown; give `num_heads`. "
+                f"Received: folder={str(folder)!r}"
+            )
+    encoder = kind(**{**arguments, **overrides}, dtype=dtype)
+    _fill(encoder, values, prefix, layout, allow_missing, allow_unused)
+    return encoder
+
+
+def save_huggingface(encoder, folder):
+    """Writes an encoder as Hugging Face does: `model.safetensors` and `config.json`.
+
+    `encoder_from_huggingface`, with the same heads, gives an equal encoder. Names have the prefix of
+    the kind, such as "bert.", if the encoder has heads for pretraining.
+
+    Args:
+        encoder: `BertEncoder`, `AlbertEncoder`, `ElectraEncoder` or `RoFormerEncoder`.
+        folder: where to write; made if need be.
+
+    Raises:
+        ValueError: if Hugging Face's models cannot compute what the encoder does, or the folder has
+            weights in shards.
+
+    Example:
+
+    ```python
+    save_huggingface(encoder, "mine")
+    ```
+    """
+    folder = Path(folder)
+    config = huggingface_config(encoder)
+    values = collect_weights(encoder, names_in(encoder, "huggingface"))
+    if (folder / "model.safetensors.index.json").exists():
+        raise ValueError(
+            "The folder has weights in shards, which readers would prefer; choose another. "
+            f"Received: folder={str(folder)!r}"
+        )
+    base = f"{config['model_type']}."
+    if all(name.startswith(base) for name in values):
+        values = {name.removeprefix(base): value for name, value in values.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(values, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _kind_by_names(values):
+    kinds = (kind for kind in ENCODERS if any(name.startswith(f"{kind}.") for name in values))
+    return next(kinds, "bert")
+
+
+def _fill(encoder, values, prefix, layout, allow_missing, allow_unused):
+    table = names_in(encoder, "huggingface")
+    if not table:
+        raise ValueError(
+            "Hugging Face's names of this encoder are not known. "
+            f"Received: encoder={type(encoder).__name__}"
+        )
+    values = {_modern(name): value for name, value in values.items()}
+    base = table[0].name.partition(".")[0] + "."
     if prefix is None:
-        prefix = "bert." if any(name.startswith("bert.") for name in values) else ""
-    unused = [*NOT_IN_ENCODER, *(f"{prefix}{name}" for name in NOT_IN_ENCODER), *allow_unused]
-    if not encoder.with_pool:
-        unused.append(f"{prefix}pooler.*")
-    table = bert_names(encoder.num_layers, encoder.with_pool, prefix)
-    return assign_weights(encoder, table, values, tuple(allow_missing), tuple(unused))
+        prefix = base if any(name.startswith(base) for name in values) else ""
+
+    def named(name):
+        return prefix + name.removeprefix(base) if name.startswith(base) else name
+
+    table = [row._replace(name=named(row.name)) for row in table]
+    copies = _copies(values, prefix, {row.name for row in table})
+    if layout != "interleaved":
+        values = _interleaved(encoder, table, values, layout)
+    unused = [*(named(name) for name in absent_names(encoder, "huggingface")), *GENERATOR]
+    unused += [name for constant in NOT_OURS for name in (constant, prefix + constant)]
+    unused += [*copies, *allow_unused]
+    return assign_weights(encoder, table, values, (*CONSTANTS, *allow_missing), tuple(unused))
 
 
 def _modern(name):
@@ -119,87 +196,38 @@ def _modern(name):
     )
 
 
-def bert_from_huggingface(folder, with_pool=False, dtype=None, **overrides):
-    """A `BertEncoder` with the sizes and the weights of a Hugging Face folder.
-
-    Args:
-        folder: folder with `model.safetensors` and `config.json`. Without the latter, sizes are
-            read off the tensors, and `num_heads` must be given: no tensor shows it.
-        with_pool: bool, whether to output `pooled_output`, too. Defaults to False.
-        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
-        **overrides: other arguments of `BertEncoder`, before those of the folder.
-
-    Returns:
-        `BertEncoder`.
-
-    Raises:
-        ValueError: if `config.json` is no JSON, lacks a field or describes another model; and as
-            `load_bert_safetensors`.
-
-    Example:
-
-    ```python
-    encoder = bert_from_huggingface("all-MiniLM-L6-v2", dtype="mixed_bfloat16")
-    ```
-    """
-    folder = Path(folder)
-    if (folder / "config.json").exists():
-        config = bert_config(read_json(folder / "config.json"))
-    else:
-        config = _sizes(read_safetensors(folder))
-        if "num_heads" not in overrides:
+def _copies(values, prefix, names):
+    """The names of copies of tied weights; those of weights that the encoder has are compared."""
+    found = [name for name in COPIES if name in values]
+    for copy in found:
+        bias, table = COPIES[copy], f"{prefix}embeddings.word_embeddings.weight"
+        original = bias if copy.endswith("bias") else table
+        if bias not in names or original not in values:
+            continue
+        if not np.array_equal(values[copy], values[original]):
             raise ValueError(
-                "Without config.json the number of attention heads is unknown; give `num_heads`. "
-                f"Received: folder={str(folder)!r}"
+                "The model is untied: the scores of its language model have weights of their own, "
+                f"which the encoders do not have. Received: {copy}, which differs from {original}"
             )
-    encoder = BertEncoder(**{**config, **overrides}, with_pool=with_pool, dtype=dtype)
-    load_bert_safetensors(encoder, folder)
-    return encoder
+    return found
 
 
-def bert_config(config):
-    """The arguments of `BertEncoder` that a Hugging Face config stands for.
-
-    Args:
-        config: dict, the content of `config.json`.
-
-    Returns:
-        Dict of keyword arguments.
-
-    Raises:
-        ValueError: if a size is missing or the config describes another model.
-
-    Example:
-
-    >>> sizes = dict(vocab_size=9, num_hidden_layers=1, num_attention_heads=2, hidden_size=8)
-    >>> bert_config({**sizes, "intermediate_size": 16, "hidden_act": "gelu_new"})["activation"]
-    'gelu_tanh'
-    """
-    for key, expected in (("model_type", "bert"), ("position_embedding_type", "absolute")):
-        if config.get(key, expected) != expected:
+def _interleaved(encoder, table, values, layout):
+    """The tensors with the channels of queries and keys in the order of our rotary embedding."""
+    if layout != "half":
+        raise ValueError(f"Expected a layout 'interleaved' or 'half'. Received: {layout=}")
+    values = dict(values)
+    for row in table:
+        layer = encoder.get_layer(row.layer)
+        if not row.attribute.startswith(("query_dense.", "key_dense.")) or row.name not in values:
+            continue
+        if not layer.rope:
             raise ValueError(
-                f"Expected a config with {key}={expected!r}. Received: {config[key]!r}"
+                "Only rotary positions have a layout; this encoder has others. "
+                f"Received: {layout=}, encoder={type(encoder).__name__}"
             )
-    lacking = [key for key in REQUIRED if key not in config]
-    if lacking:
-        raise ValueError(f"The config lacks {', '.join(lacking)}. Received: keys={sorted(config)}")
-    arguments = {ours: config[theirs] for theirs, ours in CONFIG.items() if theirs in config}
-    if "activation" in arguments:
-        arguments["activation"] = ACTIVATIONS.get(arguments["activation"], arguments["activation"])
-    return arguments
-
-
-def _sizes(values):
-    shapes = {name.removeprefix("bert."): value.shape for name, value in values.items()}
-    layers = {name.split(".")[2] for name in shapes if name.startswith("encoder.layer.")}
-    try:
-        return {
-            "vocabulary_size": shapes["embeddings.word_embeddings.weight"][0],
-            "hidden_dim": shapes["embeddings.word_embeddings.weight"][1],
-            "max_sequence_length": shapes["embeddings.position_embeddings.weight"][0],
-            "num_segments": shapes["embeddings.token_type_embeddings.weight"][0],
-            "intermediate_dim": shapes["encoder.layer.0.intermediate.dense.bias"][0],
-            "num_layers": len(layers),
-        }
-    except KeyError as error:
-        raise ValueError(f"The weight file is not of a BERT: it lacks {error}.") from error
+        value = values[row.name]  # channels first
+        if len(value) == row.variable(encoder).shape[-1]:
+            halves = value.reshape(layer.heads, 2, -1, *value.shape[1:])
+            values[row.name] = halves.swapaxes(1, 2).reshape(value.shape)
+    return values

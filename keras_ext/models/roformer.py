@@ -1,9 +1,24 @@
+from functools import partial
+
 import keras
 
 from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
-from keras_ext.models.blocks import check_heads, encoder_inputs, pooled, post_norm
+from keras_ext.models import names
+from keras_ext.models.blocks import (
+    add_segments,
+    attention_mask,
+    check_application,
+    check_heads,
+    encoder_inputs,
+    keep_arguments,
+    kept_config,
+    post_norm,
+    token_embedding,
+    widen,
+)
+from keras_ext.models.heads import bert_heads
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -14,36 +29,50 @@ class RoFormerEncoder(keras.Model):
         x = LN(x + dropout(attention(x)));  x = LN(x + dropout(feed_forward(x)));  num_layers times
 
     Queries and keys of each head are turned by rotary position embedding, so no length is the
-    longest. A functional model; its layers bear bert4keras' names. Freezing single layers is not
-    part of the config, freezing all of them (`trainable`) is.
+    longest.
+
+    A functional model; its layers bear bert4keras' names. Freezing single layers is not part of
+    the config, freezing all of them (`trainable`) is.
 
     Args:
         vocabulary_size: int, number of token ids.
         num_layers: int, number of blocks.
-        num_heads: int, attention heads; divides `hidden_dim`.
-        hidden_dim: int, width of the blocks and the output. Heads have an even size.
+        num_heads: int, attention heads; divides `hidden_dim` unless `head_size` is given.
+        hidden_dim: int, width of the blocks and the output.
         intermediate_dim: int, width inside the feed-forward.
-        num_segments: int, number of segment ids. Defaults to 2.
+        num_segments: int, number of segment ids; 0: no input `segment_ids`. Defaults to 2.
         dropout: float in [0, 1), after the embeddings and each layer. Defaults to 0.1.
         attention_dropout: float in [0, 1), on the attention weights. Defaults to 0.1.
         activation: name or function. Defaults to "gelu" (by the error function); "gelu_tanh" is
             the approximation that Google's own code uses.
-        layer_norm_epsilon: float. Defaults to 1e-7, as in bert4keras.
-        with_pool: bool, whether to output a vector of the sentence, too. Defaults to False.
+        layer_norm_epsilon: float. Defaults to 1e-7; statistics are float32 in every precision.
+        with_pool: bool or name of an activation (True: "tanh"), whether to output a vector of the
+            sentence, too. Defaults to False.
+        with_nsp: bool, whether to output next sentence probabilities, too. Defaults to False.
+        with_mlm: bool or name of an activation (True: "softmax"; "linear" gives logits), whether
+            to output a score of each id for each token, too. Defaults to False.
+        embedding_dim: int, width of the embeddings. None: `hidden_dim`.
+        head_size: int, channels of a head. None: `hidden_dim / num_heads`.
+        key_size: int, channels of a query and a key in a head. None: those of a head.
+        custom_position_ids: bool, whether positions are an input, too. Defaults to False.
+        application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
+            itself, segment 1 what stands before. Defaults to "encoder".
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.
 
     Call arguments:
         inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
-            true = token.
+            true = token; with `custom_position_ids` also `position_ids` (b, n) int32.
 
     Returns:
-        (b, n, hidden_dim) in the compute dtype; `with_pool` a dict of that as `sequence_output`
-        and `pooled_output` (b, hidden_dim).
+        (b, n, hidden_dim) in the compute dtype. With heads a dict of that as `sequence_output` and,
+        as present, `pooled_output` (b, hidden_dim), `nsp` (b, 2) float32 and `mlm`
+        (b, n, vocabulary_size) float32.
 
     Raises:
-        ValueError: if `num_heads` does not divide `hidden_dim`, or heads have an odd size.
+        ValueError: if `num_heads` does not divide `hidden_dim`, or heads have an odd size; for
+            "unilm" without segments.
 
     Example:
 
@@ -60,6 +89,8 @@ class RoFormerEncoder(keras.Model):
     2021, https://arxiv.org/abs/2104.09864
     """
 
+    weight_names = names.ROFORMER
+
     def __init__(
         self,
         vocabulary_size,
@@ -73,11 +104,19 @@ class RoFormerEncoder(keras.Model):
         activation="gelu",
         layer_norm_epsilon=1e-7,
         with_pool=False,
+        with_nsp=False,
+        with_mlm=False,
+        embedding_dim=None,
+        head_size=None,
+        key_size=None,
+        custom_position_ids=False,
+        application="encoder",
         dtype=None,
         name=None,
         trainable=True,
     ):
-        check_heads(hidden_dim, num_heads)
+        check_application(application, num_segments)
+        channels = check_heads(hidden_dim, num_heads, head_size)
         policy = keras.dtype_policies.get(dtype)
         activation = activations.get(activation)
 
@@ -85,29 +124,24 @@ class RoFormerEncoder(keras.Model):
         def initializer():
             return keras.initializers.TruncatedNormal(stddev=0.02)
 
-        def embedding(rows, name):
-            return keras.layers.Embedding(
-                rows, hidden_dim, embeddings_initializer=initializer(), dtype=policy, name=name
-            )
-
-        embedding_norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, dtype=policy, name="Embedding-Norm"
-        )
+        norm = partial(keras.layers.LayerNormalization, epsilon=layer_norm_epsilon)
+        width = embedding_dim or hidden_dim
+        tokens = token_embedding(vocabulary_size, width, initializer(), policy, bool(with_mlm))
 
         # === Functional model ===
-        inputs = encoder_inputs()
-        x = keras.layers.Add(dtype=policy, name="Embedding-Token-Segment")(
-            [
-                embedding(vocabulary_size, "Embedding-Token")(inputs["token_ids"]),
-                embedding(num_segments, "Embedding-Segment")(inputs["segment_ids"]),
-            ]
-        )
-        x = embedding_norm(x)
+        inputs = encoder_inputs(num_segments, custom_position_ids)
+        x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, initializer(), policy)
+        x = norm(dtype=policy, name="Embedding-Norm")(x)
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
+        x = widen(x, hidden_dim, initializer(), policy)
+        mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
+        positions = inputs.get("position_ids")
         for i in range(num_layers):
             attention = MultiHeadSelfAttention(
                 num_heads,
-                hidden_dim // num_heads,
+                channels,
+                key_size,
+                hidden_dim,
                 rope=True,
                 attention_dropout=attention_dropout,
                 kernel_initializer=initializer(),
@@ -121,42 +155,47 @@ class RoFormerEncoder(keras.Model):
                 dtype=policy,
                 name=f"Transformer-{i}-FeedForward",
             )
-            mask = inputs["padding_mask"]
-            x = post_norm(x, attention, dropout, layer_norm_epsilon, mask=mask)
-            x = post_norm(x, feed_forward, dropout, layer_norm_epsilon)
-        if with_pool:
-            x = {"sequence_output": x, "pooled_output": pooled(x, initializer(), policy)}
-        super().__init__(inputs, x, name=name)
+            x = post_norm(attention, dropout, norm)(
+                x, mask=mask, attention_mask=visible, positions=positions
+            )
+            x = post_norm(feed_forward, dropout, norm)(x)
+        outputs = bert_heads(
+            x,
+            tokens,
+            activation,
+            layer_norm_epsilon,
+            initializer,
+            policy,
+            pool=with_pool,
+            nsp=with_nsp,
+            mlm=with_mlm,
+        )
+        super().__init__(inputs, outputs, name=name)
 
         # === Config ===
-        self.dtype_policy = policy
-        self.trainable = trainable
-        self.vocabulary_size = vocabulary_size
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.hidden_dim = hidden_dim
-        self.intermediate_dim = intermediate_dim
-        self.num_segments = num_segments
-        self.dropout = dropout
-        self.attention_dropout = attention_dropout
-        self.activation = activation
-        self.layer_norm_epsilon = layer_norm_epsilon
-        self.with_pool = with_pool
+        keep_arguments(
+            self,
+            policy,
+            trainable,
+            vocabulary_size=vocabulary_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            hidden_dim=hidden_dim,
+            intermediate_dim=intermediate_dim,
+            num_segments=num_segments,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            activation=activation,
+            layer_norm_epsilon=layer_norm_epsilon,
+            with_pool=with_pool,
+            with_nsp=with_nsp,
+            with_mlm=with_mlm,
+            embedding_dim=embedding_dim,
+            head_size=head_size,
+            key_size=key_size,
+            custom_position_ids=custom_position_ids,
+            application=application,
+        )
 
     def get_config(self):
-        return {
-            "vocabulary_size": self.vocabulary_size,
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "hidden_dim": self.hidden_dim,
-            "intermediate_dim": self.intermediate_dim,
-            "num_segments": self.num_segments,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            "activation": activations.serialize(self.activation),
-            "layer_norm_epsilon": self.layer_norm_epsilon,
-            "with_pool": self.with_pool,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
+        return kept_config(self)

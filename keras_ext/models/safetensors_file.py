@@ -1,4 +1,4 @@
-"""Reading safetensors files, and telling what a file is that only claims to be one."""
+"""Reading safetensors files, and telling what is wrong with one that cannot be read."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,7 @@ from pathlib import Path
 import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy
 from safetensors import SafetensorError, deserialize, safe_open
 
-SIGNATURES = (
-    (b"PK", "a zip archive (a PyTorch .bin, .npz or .keras file)"),
-    (b"\x80", "a pickle, which could run any code and is never opened"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
-    (b"<", "an HTML or XML page, perhaps the error page of a download"),
-)
+from keras_ext.models.file_kind import SAFETENSORS, UNKNOWN, file_kind, wrong_kind
 
 
 def read_safetensors(path):
@@ -95,7 +89,7 @@ def _read_file(path):
         with safe_open(path, framework="numpy") as file:
             return {name: _tensor(file, name) for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{_fault(path)}path={str(path)!r} ({error})") from error
+        raise ValueError(f"{_fault(path)} ({error})") from error
 
 
 def _tensor(file, name):
@@ -107,26 +101,27 @@ def _tensor(file, name):
 
 
 def _fault(path):
-    """What is wrong with a file that the library refuses: a message up to what was received."""
+    """What is wrong with a file that the library refuses."""
+    kind = file_kind(path)
+    if kind != SAFETENSORS:
+        return wrong_kind(path, "a safetensors file", kind)
     with path.open("rb") as file:
-        start = file.read(1024)
-        length = int.from_bytes(start[:8], "little")
-        if start[8:9] == b"{" and length <= 2**27:
-            file.seek(8)
-            header = file.read(length)
-            if len(header) < length:
-                return "The file is cut off within its header. Received: "
-            fault = _header_fault(header, path.stat().st_size - 8 - length)
-            if fault:
-                return fault
-    text = start.lstrip()
-    kinds = (kind for signature, kind in SIGNATURES if text.startswith(signature))
-    kind = next(kinds, "of an unknown kind") if start else "empty"
-    return f"Expected a safetensors file, but the file is {kind}. Received: "
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length)
+    if len(header) < length:
+        return f"The file is cut off within its header. Received: path={str(path)!r}"
+    fault = _header_fault(header, path.stat().st_size - 8 - length)
+    if fault:
+        return f"{fault}path={str(path)!r}"
+    return wrong_kind(path, "a safetensors file", UNKNOWN)
 
 
 def _header_fault(header, size):
-    """The same for a header with `size` bytes of data after it; None if it lists no tensors."""
+    """What is wrong with a header that has `size` bytes of data after it.
+
+    Returns:
+        A message up to what was received; None if the header lists no tensors.
+    """
     try:
         entries = json.loads(header)
         entries.pop("__metadata__", None)

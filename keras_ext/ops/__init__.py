@@ -1,5 +1,6 @@
 """Pure tensor functions: masking, rotary positions, span scores."""
 
+from keras_ext.ops.attention_normalization import normalize_attention
 from keras_ext.ops.factored_logsumexp import factored_logsumexp
 from keras_ext.ops.labels import first_occurrences, mask_labels, span_labels
 from keras_ext.ops.masking import (
@@ -38,6 +39,7 @@ __all__ = [
     "mask_value",
     "masked_logsumexp",
     "masked_softmax",
+    "normalize_attention",
     "rotary_angles",
     "span_labels",
     "split_factors",

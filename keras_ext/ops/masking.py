@@ -75,6 +75,30 @@ def mask_scores(scores, mask):
     return ops.where(mask, scores, value)
 
 
+def mask_bias(mask, dtype="float32"):
+    """What added to scores masks them: 0 where `mask` is true, the mask value elsewhere.
+
+    One sum, forward and backward, where `mask_scores` selects; for a mask that is smaller than the
+    scores that it is broadcast to.
+
+    Args:
+        mask: boolean tensor; true keeps.
+        dtype: name of a floating point dtype, that of the scores. Defaults to "float32".
+
+    Returns:
+        Tensor of the shape of `mask`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> bias = mask_bias(np.array([True, False]))
+    >>> np.array(is_masked(np.array([1.0, 2.0], "float32") + bias)).tolist()
+    [False, True]
+    """
+    zero = ops.cast(0.0, dtype)
+    return ops.where(mask, zero, ops.cast(mask_value(dtype), dtype))
+
+
 def float32_scores(scores):
     """Casts scores to float32 and carries their masked positions over.
 

@@ -1,6 +1,9 @@
 """Any encoder behind one call: ours, and KerasHub's backbones."""
 
+import warnings
+
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -53,9 +56,37 @@ def check_encoder(encoder, tokenizer, max_length):
             "Expected an encoder with at least as many. Received: "
             f"vocabulary_size={rows}"
         )
+    if "padding_mask" not in encoder.input and tokenizer.pad_id != 0:
+        raise ValueError(
+            "An encoder without the input padding_mask can only take the id 0 for padding. Expected "
+            f"a tokenizer that pads with 0. Received: pad_id={tokenizer.pad_id}"
+        )
+    if "padding_mask" not in encoder.input and _sees_padding(encoder):
+        warnings.warn(
+            f"{encoder.name} has no input padding_mask and lets padding change the hidden states of "
+            "tokens: what it predicts for a text will depend on the other texts of its batch.",
+            stacklevel=3,
+        )
     longest = getattr(encoder, "max_sequence_length", None)
+    if longest is not None and getattr(encoder, "hierarchical_position", None):
+        longest **= 2
     if longest is not None and longest < max_length:
         raise ValueError(
             f"The encoder has positions for {longest} tokens; longer texts are cut into windows of "
             f"max_length tokens, so choose at most that. Received: {max_length=}"
         )
+
+
+def _sees_padding(encoder):
+    """Whether two ids are read differently where padding follows."""
+    alone, padded = np.array([[1, 1]], "int32"), np.array([[1, 1, 0, 0]], "int32")
+    before, after = (
+        encoder({name: ids if name == "token_ids" else 0 * ids for name in encoder.input})
+        for ids in (alone, padded)
+    )
+    if isinstance(before, dict):
+        before, after = before["sequence_output"], after["sequence_output"]
+    # Rounding alone changes half precision by up to a percent.
+    tolerance = 1e-4 if keras.backend.standardize_dtype(before.dtype) == "float32" else 0.02
+    before, after = (ops.convert_to_numpy(ops.cast(x[:, :2], "float32")) for x in (before, after))
+    return np.abs(after - before).max() > tolerance * np.abs(before).max()

@@ -59,9 +59,9 @@ class EntityRecognizer:
         self, encoder, tokenizer, labels, head="efficient", max_length=128, stride=32, head_size=64
     ):
         self._set(tokenizer, labels, head, max_length, stride, head_size)
-        check_encoder(encoder, tokenizer, max_length)
         inputs = encoder_inputs()
         hidden = encode(encoder, inputs)
+        check_encoder(encoder, tokenizer, max_length)
         scores = self.span_head.layer(encoder.dtype_policy)(hidden, mask=inputs["padding_mask"])
         self.model = keras.Model(inputs, scores)
 

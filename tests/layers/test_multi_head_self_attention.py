@@ -36,25 +36,28 @@ def turn(vector, position):
     return turned
 
 
-def reference(layer, x, mask):
+def reference(layer, x, mask, visible=None, positions=None, relative=None):
     """One query, one head at a time."""
     weights = [weight.astype("float64") for weight in layer.get_weights()]
     if not layer.use_bias:
         weights = [part for kernel in weights for part in (kernel, 0.0)]
     query, key, value = (x @ weights[i] + weights[i + 1] for i in (0, 2, 4))
-    size = layer.head_size
-    mixed = np.zeros(query.shape)
-    for b, h, i in np.ndindex(len(x), layer.heads, x.shape[1]):
-        channels = slice(h * size, (h + 1) * size)
-        tokens = np.flatnonzero(mask[b])
+    size, key_size, n = layer.head_size, layer.key_size or layer.head_size, x.shape[1]
+    visible = np.ones((len(x), n, n), bool) if visible is None else visible
+    positions = np.arange(n) if positions is None else positions
+    relative = np.zeros((n, n, 1)) if relative is None else relative
+    mixed = np.zeros((len(x), n, layer.heads * size))
+    for b, h, i in np.ndindex(len(x), layer.heads, n):
+        channels, keys = slice(h * size, (h + 1) * size), slice(h * key_size, (h + 1) * key_size)
+        tokens = np.flatnonzero(mask[b] & visible[b % len(visible), i])
         scores = []
         for j in tokens:
-            q, k = query[b, i, channels], key[b, j, channels]
+            q, k = query[b, i, keys], key[b, j, keys] + relative[i, j]
             if layer.rope:
-                q, k = turn(q, i), turn(k, j)
-            scores.append(math.exp(q @ k / math.sqrt(size)))
+                q, k = turn(q, positions[i]), turn(k, positions[j])
+            scores.append(math.exp(q @ k / math.sqrt(key_size)))
         for j, score in zip(tokens, scores, strict=True):
-            mixed[b, i, channels] += score / sum(scores) * value[b, j, channels]
+            mixed[b, i, channels] += score / sum(scores) * (value[b, j, channels] + relative[i, j])
     return mixed @ weights[6] + weights[7]
 
 
@@ -64,6 +67,40 @@ def test_output_is_that_of_the_formula(x, rope, use_bias):
     layer = made(rope=rope, use_bias=use_bias)
     output = np.array(layer(x, mask=MASK))
     np.testing.assert_allclose(output, reference(layer, x, MASK), atol=2e-5, rtol=1e-5)
+
+
+def test_keys_and_the_output_may_have_a_width_of_their_own(x):
+    layer = made(key_size=6, output_dim=7, rope=True)
+    output = np.array(layer(x, mask=MASK))
+    assert output.shape == (3, 5, 7) == layer.compute_output_shape(x.shape)
+    np.testing.assert_allclose(output, reference(layer, x, MASK), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [MASK, None])
+def test_an_attention_mask_hides_more_beside_the_padding(x, mask):
+    layer, tokens = made(), np.ones((3, 5), bool) if mask is None else mask
+    each = np.random.default_rng(1).random((3, 5, 5)) < 0.5
+    each[0, 2] = False  # this token sees nothing
+    for visible in (each, np.tril(np.ones((1, 5, 5), bool))):
+        output = np.array(layer(x, mask=mask, attention_mask=visible))
+        expected = reference(layer, x, tokens, visible)
+        np.testing.assert_allclose(output, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_rotation_is_by_the_positions_that_are_given(x):
+    layer, positions = made(rope=True), np.array([7, 3, 0, 2, 2], "int32")
+    expected = reference(layer, x, MASK, positions=positions)
+    for given in (positions, np.tile(positions, (3, 1))):
+        output = np.array(layer(x, mask=MASK, positions=given))
+        np.testing.assert_allclose(output, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_relative_embeddings_are_added_to_keys_and_values(x):
+    layer = made()
+    relative = np.random.default_rng(1).normal(size=(5, 5, 4)).astype("float32")
+    output = np.array(layer(x, mask=MASK, relative_embeddings=relative))
+    expected = reference(layer, x, MASK, relative=relative)
+    np.testing.assert_allclose(output, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_no_mask_means_all_are_tokens(x):
@@ -124,6 +161,9 @@ def test_weights_are_eight_in_the_order_of_bert4keras():
         ({"head_size": 3, "rope": True}, "must be even. Received: head_size=3"),
         ({"heads": 0}, "must be positive. Received: heads=0"),
         ({"head_size": 0}, "must be positive.*head_size=0"),
+        ({"head_size": 3, "key_size": 0}, "must be positive.*key_size=0"),
+        ({"output_dim": 0}, "must be positive.*output_dim=0"),
+        ({"key_size": 3, "rope": True}, "must be even. Received: head_size=4, key_size=3"),
     ],
 )
 def test_bad_sizes_are_refused(arguments, match):

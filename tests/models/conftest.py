@@ -1,10 +1,11 @@
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from keras_ext.models import BertEncoder, bert_names
+from keras_ext.models import BertEncoder, names_in
 
 
 @pytest.fixture
@@ -46,14 +47,12 @@ def random_values(rng):
     """Makes random tensors under Hugging Face's names in the shapes that an encoder needs."""
 
     def make(encoder, prefix=""):
-        table = bert_names(encoder.num_layers, encoder.with_pool, prefix)
-        shapes = {row.name: tuple(row.variable(encoder).shape) for row in table}
-        return {
-            row.name: rng.normal(
-                size=shapes[row.name][:: -1 if row.transpose else 1], scale=0.5
-            ).astype("float32")
-            for row in table
-        }
+        values = {}
+        for row in names_in(encoder, "huggingface"):
+            shape = tuple(row.variable(encoder).shape)[:: -1 if row.transpose else 1]
+            name = re.sub("^(bert|albert|electra|roformer)[.]", prefix, row.name)
+            values[name] = rng.normal(size=shape, scale=0.5).astype("float32")
+        return values
 
     return make
 

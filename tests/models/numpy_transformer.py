@@ -25,15 +25,27 @@ def turn(x):
     return np.stack([turned.real, turned.imag], -1).reshape(x.shape)
 
 
+def turn_halves(x):
+    """Rotary embedding of other programs: the channels of a pair lie in different halves."""
+    first, second = np.split(x, 2, axis=-1)
+    size = first.shape[1]
+    angles = np.arange(len(x))[:, None] * 10000.0 ** -(np.arange(size) / size)
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+
+
 def attention(query, key, value, mask, rope):
     if rope:
-        query, key = turn(query), turn(key)
+        query, key = rope(query), rope(key)
     scores = np.exp(query @ key[mask].T / math.sqrt(query.shape[1]))
     return scores / scores.sum(-1, keepdims=True) @ value[mask]
 
 
-def forward(values, heads, token_ids, segment_ids, mask, epsilon, activation=gelu, rope=False):
-    """Hidden states of one sentence; `values` holds the weights under Hugging Face's names."""
+def forward(values, heads, token_ids, segment_ids, mask, epsilon, activation=gelu, rope=None):
+    """Hidden states of one sentence; `values` holds the weights under Hugging Face's names.
+
+    `rope` turns queries and keys, in the place of a table of positions.
+    """
     values = {name: np.asarray(value, "float64") for name, value in values.items()}
 
     def dense(x, name):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from keras_ext.models import load_bert_safetensors
+from keras_ext.models import load_huggingface_weights
 from tests.models import numpy_transformer
 
 
@@ -14,7 +14,7 @@ def test_hidden_states_are_those_of_the_formula(
     encoder = tiny_bert(activation=activation, with_pool=True)
     values = random_values(encoder)
     save_file(values, tmp_path / "model.safetensors")
-    load_bert_safetensors(encoder, tmp_path)
+    load_huggingface_weights(encoder, tmp_path)
     output = {name: np.array(value) for name, value in encoder(batch).items()}
     for i, mask in enumerate(batch["padding_mask"]):
         hidden = numpy_transformer.forward(

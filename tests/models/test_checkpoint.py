@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ext.models import NamedWeight, assign_weights
+from keras_ext.models import NamedWeight, assign_weights, collect_weights
 
 TABLE = [
     NamedWeight("first", "kernel", "one.weight", True),
@@ -74,3 +74,56 @@ def test_a_shape_is_never_allowed_to_differ(model, values):
     values["one.bias"] = np.zeros(4)
     with pytest.raises(ValueError, match=r"one.bias, expected \(3,\), found \(4,\)"):
         assign_weights(model, TABLE, values, ("*",), ("*",))
+
+
+SHARED = [NamedWeight("first", "bias", "bias"), NamedWeight("third", "bias", "bias")]
+
+
+def shared_model():
+    layers = [keras.layers.Dense(3, name=name) for name in ("first", "third")]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    table = [NamedWeight(layer.name, "kernel", layer.name) for layer in layers]
+    return model, [*table, *SHARED]
+
+
+def test_collecting_gives_what_was_assigned(model, values):
+    assign_weights(model, TABLE, values)
+    collected = collect_weights(model, TABLE)
+    assert collected.keys() == values.keys()
+    for name, value in values.items():
+        np.testing.assert_array_equal(collected[name], value)
+        assert collected[name].flags.c_contiguous
+
+
+def test_half_precision_is_collected_as_float32():
+    layer = keras.layers.Dense(2, name="first", dtype="bfloat16")
+    model = keras.Sequential([keras.Input((3,)), layer])
+    collected = collect_weights(model, TABLE[:2])
+    assert {value.dtype.name for value in collected.values()} == {"float32"}
+    assign_weights(model, TABLE[:2], collected)
+    again = collect_weights(model, TABLE[:2])
+    np.testing.assert_array_equal(again["one.weight"], collected["one.weight"])
+
+
+def test_collecting_refuses_to_lose_a_weight(model):
+    path = model.get_layer("second").kernel.path
+    with pytest.raises(ValueError, match=f"cannot hold this model.*\\n.*without a name: {path}"):
+        collect_weights(model, TABLE[:2])
+    assert collect_weights(model, TABLE[:2], ("*second/*",)).keys() == {"one.weight", "one.bias"}
+
+
+def test_one_tensor_fills_all_weights_that_share_its_name(rng):
+    model, table = shared_model()
+    values = {name: rng.normal(size=(3, 3)) for name in ("first", "third")}
+    report = assign_weights(model, table, {**values, "bias": np.arange(3.0)})
+    assert report.loaded == ("bias", "first", "third")
+    for name in ("first", "third"):
+        np.testing.assert_array_equal(model.get_layer(name).get_weights()[1], [0, 1, 2])
+    np.testing.assert_array_equal(collect_weights(model, table)["bias"], [0, 1, 2])
+
+
+def test_different_weights_cannot_be_collected_under_one_name():
+    model, table = shared_model()
+    model.get_layer("third").bias.assign([1, 2, 3])
+    with pytest.raises(ValueError, match="shared by different weights: bias"):
+        collect_weights(model, table)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ext.models import RoFormerEncoder, bert_names
+from keras_ext.models import RoFormerEncoder, names_in
 from tests.models import numpy_transformer
 
 
@@ -20,12 +20,11 @@ def tiny_roformer(**arguments):
 def test_hidden_states_are_those_of_the_formula(batch, rng):
     encoder = tiny_roformer()
     values = {}
-    for row in bert_names(2):
-        if row.layer != "Embedding-Position":
-            variable = row.variable(encoder)
-            variable.assign(rng.normal(size=variable.shape, scale=0.5))
-            value = keras.ops.convert_to_numpy(variable)
-            values[row.name] = value.T if row.transpose else value
+    for row in names_in(encoder, "huggingface"):
+        variable = row.variable(encoder)
+        variable.assign(rng.normal(size=variable.shape, scale=0.5))
+        value = keras.ops.convert_to_numpy(variable)
+        values[row.name.removeprefix("roformer.")] = value.T if row.transpose else value
     output = np.array(encoder(batch))
     for i, mask in enumerate(batch["padding_mask"]):
         hidden = numpy_transformer.forward(
@@ -35,7 +34,7 @@ def test_hidden_states_are_those_of_the_formula(batch, rng):
             batch["segment_ids"][i],
             mask,
             epsilon=1e-7,
-            rope=True,
+            rope=numpy_transformer.turn,
         )
         np.testing.assert_allclose(output[i][mask], hidden[mask], atol=1e-5)
 
@@ -49,5 +48,5 @@ def test_only_distances_between_tokens_matter(batch):
 
 
 def test_heads_of_an_odd_size_are_refused():
-    with pytest.raises(ValueError, match="head_size must be even. Received: head_size=3"):
+    with pytest.raises(ValueError, match="must be even. Received: head_size=3"):
         tiny_roformer(hidden_dim=6)

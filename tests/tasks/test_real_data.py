@@ -7,7 +7,7 @@ import keras
 import pytest
 
 from keras_ext.data import Tokenizer, labels_of, read_records, validate
-from keras_ext.models import BigramRoFormerEncoder, bert_from_huggingface
+from keras_ext.models import BigramRoFormerEncoder, encoder_from_huggingface
 from keras_ext.tasks import EntityRecognizer
 
 
@@ -24,7 +24,7 @@ def test_diseases_and_chemicals_with_minilm(data_folder, minilm, tmp_path):
     test = read_records(data_folder / "bc5cdr" / "test.tsv")[:120]
     tokenizer = Tokenizer.from_vocab(minilm / "vocab.txt")
     recognizer = EntityRecognizer(
-        bert_from_huggingface(minilm), tokenizer, labels_of(train), max_length=64, stride=16
+        encoder_from_huggingface(minilm), tokenizer, labels_of(train), max_length=64, stride=16
     )
     recognizer.compile(learning_rate=3e-4)
     recognizer.fit(train, epochs=3, verbose=0, on_lost="raise")

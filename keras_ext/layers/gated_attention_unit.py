@@ -1,0 +1,215 @@
+import keras
+from keras import ops
+
+from keras_ext import activations
+from keras_ext.layers.scale_offset import ScaleOffset
+from keras_ext.ops.attention_normalization import NORMALIZATIONS, normalize_attention
+from keras_ext.ops.rotary import apply_rotary
+
+
+@keras.saving.register_keras_serializable(package="keras_ext")
+class GatedAttentionUnit(keras.layers.Layer):
+    """Attention with one head and a gate, in place of an attention and a feed-forward block.
+
+        u, v, z = split(activation(x W + b)),  of units, units and key_size channels
+        q, k = gamma_q * z + beta_q, gamma_k * z + beta_k
+        weights = normalize(q_i . k_j / sqrt(key_size)),  over the visible tokens j
+        output_i = (u_i * sum_j weights_ij v_j) W_o + b_o
+
+    with `normalize_attention` as the normalization. The width of the output is that of the
+    input. Weights in the order input, beta and gamma of the query, of the key, output (that of
+    bert4keras since 0.10.4). W is one kernel: three of their own would begin far larger.
+
+    With `self_attention=False` queries, keys and values come from sequences of their own:
+
+        u, q = split(activation(x_q W_q + b_q)),  k = activation(x_k W_k + b_k),
+        v = activation(x_v W_v + b_v)
+
+    A hidden token is never attended to; where a row sees none, the sum is 0, not NaN. Scores and
+    weights are computed in float32 whatever the compute dtype.
+
+    Args:
+        units: int, channels of the gate and of the values; twice the input's width is usual.
+        key_size: int, channels of queries and keys. Defaults to 128.
+        activation: name or function, after the input projections. Defaults to "swish".
+        use_bias: bool, whether projections add a bias, and queries and keys a beta. Defaults to
+            True.
+        normalization: "squared_relu", "softmax_plus" or "softmax". Defaults to "squared_relu".
+        self_attention: bool, whether all come from one sequence. Defaults to True.
+        attention_scale: bool, whether scores are divided by sqrt(key_size). Defaults to True.
+        attention_dropout: float in [0, 1), dropout of the weights. Defaults to 0.
+        kernel_initializer: initializer of the kernels. Defaults to "glorot_uniform".
+        rope: bool, whether queries and keys are turned by rotary position embedding
+            (interleaved, so `key_size` must be even). Defaults to False.
+
+    Call arguments:
+        inputs: (b, n, d), or without `self_attention` a list of query (b, n, d), key (b, m, d_k)
+            and value (b, m, d_v). Below, m = n with `self_attention`.
+        mask: (b, m) bool, the keys that are tokens. A list of masks, such as Keras makes of those
+            of a list of inputs, holds it as the second. None: all are tokens.
+        attention_mask: (b, n, m) or (1, n, m) bool, the keys that each query may see. None: all.
+        positions: (n,) or (b, n) integers, for `rope`; n = m. None: 0, 1, 2, ... for queries, and
+            for keys.
+
+    Returns:
+        (b, n, d) in the compute dtype.
+
+    Raises:
+        ValueError: for an odd `key_size` with `rope`, sizes below 1, an unknown `normalization`,
+            or inputs that are not one tensor (without `self_attention`: a list of three).
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = GatedAttentionUnit(units=16, key_size=8, normalization="softmax_plus", rope=True)
+    >>> tuple(layer(np.ones((1, 5, 6), "float32")).shape)
+    (1, 5, 6)
+
+    Source: Weizhe Hua et al., Transformer Quality in Linear Time, 2022,
+    https://arxiv.org/abs/2202.10447; https://kexue.fm/archives/8934
+    """
+
+    def __init__(
+        self,
+        units,
+        key_size=128,
+        activation="swish",
+        use_bias=True,
+        normalization="squared_relu",
+        self_attention=True,
+        attention_scale=True,
+        attention_dropout=0.0,
+        kernel_initializer="glorot_uniform",
+        rope=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if units < 1 or key_size < 1:
+            raise ValueError(f"Sizes must be positive. Received: {units=}, {key_size=}")
+        if rope and key_size % 2:
+            raise ValueError(
+                f"Rotary embedding turns channels in pairs, key_size must be even. "
+                f"Received: {key_size=}"
+            )
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"Unknown normalization, expected one of {NORMALIZATIONS}. "
+                f"Received: {normalization=}"
+            )
+        self.units = units
+        self.key_size = key_size
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.normalization = normalization
+        self.self_attention = self_attention
+        self.attention_scale = attention_scale
+        self.attention_dropout = attention_dropout
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.rope = rope
+        policy = self.dtype_policy
+        if self_attention:
+            self.input_dense = self._dense(2 * units + key_size, "input", self.activation)
+            self.query_scale_offset = ScaleOffset(offset=use_bias, dtype=policy, name="query")
+            self.key_scale_offset = ScaleOffset(offset=use_bias, dtype=policy, name="key")
+        else:
+            self.query_gate_dense = self._dense(units + key_size, "query_gate", self.activation)
+            self.key_dense = self._dense(key_size, "key", self.activation)
+            self.value_dense = self._dense(units, "value", self.activation)
+        self.dropout = keras.layers.Dropout(attention_dropout, dtype=policy, name="dropout")
+        self.supports_masking = True
+
+    def _dense(self, units, name, activation=None):
+        return keras.layers.Dense(
+            units,
+            activation=activation,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer.clone(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, input_shape):
+        self._check_inputs(input_shape)
+        query_shape = input_shape if self.self_attention else input_shape[0]
+        if self.self_attention:
+            self.input_dense.build(input_shape)
+            for part in (self.query_scale_offset, self.key_scale_offset):
+                part.build((*input_shape[:-1], self.key_size))
+        else:
+            parts = (self.query_gate_dense, self.key_dense, self.value_dense)
+            for dense, shape in zip(parts, input_shape, strict=True):
+                dense.build(shape)
+        # Its width is the width of the input, known only here.
+        self.output_dense = self._dense(query_shape[-1], "output")
+        self.output_dense.build((*query_shape[:-1], self.units))
+
+    def _check_inputs(self, shape):
+        nested = [isinstance(part, (list, tuple)) for part in shape]
+        if self.self_attention and any(nested):
+            raise ValueError(
+                "Expected one tensor; self_attention=False takes a list of query, key and value. "
+                f"Received: {len(shape)} inputs"
+            )
+        if not self.self_attention and nested != [True] * 3:
+            raise ValueError(
+                "With self_attention=False, expected a list of query, key and value. "
+                f"Received: input_shape={shape}"
+            )
+
+    def _project(self, inputs):
+        """Query, key, value and gate, (b, n, key_size or units) each."""
+        if self.self_attention:
+            projected, size = self.input_dense(inputs), 2 * self.units
+            gate, value, shared = ops.split(projected, [self.units, size], axis=-1)
+            return self.query_scale_offset(shared), self.key_scale_offset(shared), value, gate
+        query, key, value = inputs
+        gate, query = ops.split(self.query_gate_dense(query), [self.units], axis=-1)
+        return query, self.key_dense(key), self.value_dense(value), gate
+
+    def call(self, inputs, mask=None, attention_mask=None, positions=None, training=None):
+        query, key, value, gate = self._project(inputs)
+        # Rounded to bfloat16, a score of 20 would be off by up to 0.06.
+        query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
+        if self.rope:
+            query, key = apply_rotary(query, positions), apply_rotary(key, positions)
+        if self.attention_scale:
+            query = query * self.key_size**-0.5
+        scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))  # (b, n, m)
+        visible = visible_keys(mask, attention_mask)
+        weights = normalize_attention(scores, visible, self.normalization)
+        weights = self.dropout(ops.cast(weights, self.compute_dtype), training=training)
+        return self.output_dense(gate * ops.matmul(weights, value))
+
+    def compute_mask(self, inputs, mask=None):
+        if self.self_attention:
+            return mask
+        # The output has the time axis of the queries, of which one mask of keys says nothing.
+        return mask[0] if isinstance(mask, (list, tuple)) else None
+
+    def compute_output_shape(self, input_shape):
+        self._check_inputs(input_shape)
+        return tuple(input_shape if self.self_attention else input_shape[0])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "key_size": self.key_size,
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "normalization": self.normalization,
+            "self_attention": self.self_attention,
+            "attention_scale": self.attention_scale,
+            "attention_dropout": self.attention_dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "rope": self.rope,
+        }
+
+
+def visible_keys(mask, attention_mask):
+    """The keys that each query sees, of both masks together, (b, 1 or n, m) bool or None."""
+    mask = mask[1] if isinstance(mask, (list, tuple)) else mask
+    if mask is None:
+        return attention_mask
+    mask = ops.expand_dims(mask, 1)
+    return mask if attention_mask is None else ops.logical_and(mask, attention_mask)

@@ -1,0 +1,201 @@
+from functools import partial
+
+import keras
+
+from keras_ext import activations
+from keras_ext.layers.feed_forward import FeedForward
+from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_ext.layers.position_embedding import PositionEmbedding
+from keras_ext.models import names
+from keras_ext.models.blocks import (
+    add_segments,
+    check_heads,
+    encoder_inputs,
+    keep_arguments,
+    kept_config,
+    post_norm,
+    token_embedding,
+    widen,
+)
+from keras_ext.models.heads import output_activation
+
+
+@keras.saving.register_keras_serializable(package="keras_ext")
+class ElectraEncoder(keras.Model):
+    """ELECTRA: a BERT trained to find the tokens that were replaced.
+
+        x = dropout(LN(token embedding + segment embedding + position embedding)) W + b
+        x = LN(x + dropout(attention(x)));  x = LN(x + dropout(feed_forward(x)));  num_layers times
+
+    W and b only where the embeddings have another width. The discriminator is
+    `sigmoid(activation(x W + b) w + c)`, the probability that a token was replaced.
+
+    A functional model; its layers bear bert4keras' names. Freezing single layers is not part of
+    the config, freezing all of them (`trainable`) is.
+
+    Args:
+        vocabulary_size: int, number of token ids.
+        num_layers: int, number of blocks.
+        num_heads: int, attention heads; divides `hidden_dim` unless `head_size` is given.
+        hidden_dim: int, width of the blocks and the output.
+        intermediate_dim: int, width inside the feed-forward.
+        max_sequence_length: int, the longest input. Defaults to 512.
+        num_segments: int, number of segment ids; 0: no input `segment_ids`. Defaults to 2.
+        dropout: float in [0, 1), after the embeddings and each layer. Defaults to 0.1.
+        attention_dropout: float in [0, 1), on the attention weights. Defaults to 0.1.
+        activation: name or function. Defaults to "gelu" (by the error function); "gelu_tanh" is
+            the approximation that Google's own code uses.
+        layer_norm_epsilon: float. Defaults to 1e-12; statistics are float32 in every precision.
+        with_discriminator: bool or name of an activation (True: "sigmoid"; "linear" gives logits),
+            whether to output the discriminator, too. Defaults to False.
+        embedding_dim: int, width of the embeddings. None: `hidden_dim`.
+        head_size: int, channels of a head. None: `hidden_dim / num_heads`.
+        key_size: int, channels of a query and a key in a head. None: those of a head.
+        hierarchical_position: float in (0, 1): positions up to `max_sequence_length` squared, see
+            `PositionEmbedding`. Defaults to None.
+        custom_position_ids: bool, whether positions are an input, too. Defaults to False.
+        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
+        name: name of the model.
+        trainable: bool. False freezes the model. Defaults to True.
+
+    Call arguments:
+        inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
+            true = token; with `custom_position_ids` also `position_ids` (b, n) int32.
+
+    Returns:
+        (b, n, hidden_dim) in the compute dtype; `with_discriminator` a dict of that as
+        `sequence_output` and `discriminator` (b, n, 1) float32.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `hidden_dim`; when
+            called on more than `max_sequence_length` tokens (see `PositionEmbedding` for compiled
+            functions).
+
+    Example:
+
+    >>> import numpy as np
+    >>> encoder = ElectraEncoder(
+    ...     vocabulary_size=100, num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=32
+    ... )
+    >>> ids = np.array([[7, 8, 9, 0]])
+    >>> batch = {"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": ids > 0}
+    >>> tuple(encoder(batch).shape)
+    (1, 4, 16)
+
+    Source: Kevin Clark et al., ELECTRA: Pre-training Text Encoders as Discriminators Rather Than
+    Generators, 2020, https://arxiv.org/abs/2003.10555
+    """
+
+    weight_names = names.ELECTRA
+
+    def __init__(
+        self,
+        vocabulary_size,
+        num_layers,
+        num_heads,
+        hidden_dim,
+        intermediate_dim,
+        max_sequence_length=512,
+        num_segments=2,
+        dropout=0.1,
+        attention_dropout=0.1,
+        activation="gelu",
+        layer_norm_epsilon=1e-12,
+        with_discriminator=False,
+        embedding_dim=None,
+        head_size=None,
+        key_size=None,
+        hierarchical_position=None,
+        custom_position_ids=False,
+        dtype=None,
+        name=None,
+        trainable=True,
+    ):
+        channels = check_heads(hidden_dim, num_heads, head_size)
+        policy = keras.dtype_policies.get(dtype)
+        activation = activations.get(activation)
+
+        # === Layers ===
+        def initializer():
+            return keras.initializers.TruncatedNormal(stddev=0.02)
+
+        norm = partial(keras.layers.LayerNormalization, epsilon=layer_norm_epsilon)
+        width = embedding_dim or hidden_dim
+        tokens = token_embedding(vocabulary_size, width, initializer(), policy, tied=False)
+        position_embedding = PositionEmbedding(
+            max_sequence_length,
+            initializer(),
+            hierarchical_position,
+            dtype=policy,
+            name="Embedding-Position",
+        )
+
+        # === Functional model ===
+        inputs = encoder_inputs(num_segments, custom_position_ids)
+        x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, initializer(), policy)
+        x = position_embedding(x, positions=inputs.get("position_ids"))
+        x = norm(dtype=policy, name="Embedding-Norm")(x)
+        x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
+        x = widen(x, hidden_dim, initializer(), policy)
+        mask = inputs["padding_mask"]
+        for i in range(num_layers):
+            attention = MultiHeadSelfAttention(
+                num_heads,
+                channels,
+                key_size,
+                hidden_dim,
+                attention_dropout=attention_dropout,
+                kernel_initializer=initializer(),
+                dtype=policy,
+                name=f"Transformer-{i}-MultiHeadSelfAttention",
+            )
+            feed_forward = FeedForward(
+                intermediate_dim,
+                activation,
+                kernel_initializer=initializer(),
+                dtype=policy,
+                name=f"Transformer-{i}-FeedForward",
+            )
+            x = post_norm(attention, dropout, norm)(x, mask=mask)
+            x = post_norm(feed_forward, dropout, norm)(x)
+        if with_discriminator:
+            y = keras.layers.Dense(
+                hidden_dim,
+                activation,
+                kernel_initializer=initializer(),
+                dtype=policy,
+                name="Discriminator-Dense",
+            )(x)
+            score = keras.layers.Dense(
+                1, kernel_initializer=initializer(), dtype=policy, name="Discriminator-Prediction"
+            )(y)
+            last = output_activation("Discriminator-Activation", with_discriminator, "sigmoid")
+            x = {"sequence_output": x, "discriminator": last(score)}
+        super().__init__(inputs, x, name=name)
+
+        # === Config ===
+        keep_arguments(
+            self,
+            policy,
+            trainable,
+            vocabulary_size=vocabulary_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            hidden_dim=hidden_dim,
+            intermediate_dim=intermediate_dim,
+            max_sequence_length=max_sequence_length,
+            num_segments=num_segments,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            activation=activation,
+            layer_norm_epsilon=layer_norm_epsilon,
+            with_discriminator=with_discriminator,
+            embedding_dim=embedding_dim,
+            head_size=head_size,
+            key_size=key_size,
+            hierarchical_position=hierarchical_position,
+            custom_position_ids=custom_position_ids,
+        )
+
+    def get_config(self):
+        return kept_config(self)

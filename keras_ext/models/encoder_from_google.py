@@ -1,0 +1,71 @@
+"""Encoders from the config files and TensorFlow checkpoints that Google and others publish."""
+
+from keras_ext.models import names
+from keras_ext.models.bert4keras_config import encoder_arguments, encoder_class
+from keras_ext.models.google import load_google_weights
+from keras_ext.models.safetensors_file import read_json
+
+
+def encoder_from_google(
+    config_path=None,
+    checkpoint_path=None,
+    model="bert",
+    application="encoder",
+    gelu="erf",
+    keep_tokens=None,
+    compound_tokens=None,
+    ignore_invalid_weights=False,
+    **kwargs,
+):
+    """An encoder with the sizes of a config file and the weights of a TensorFlow checkpoint.
+
+    Its inputs come by name, as those of every encoder, so that it serves in the tasks;
+    `build_transformer_model` gives the same with bert4keras' list of inputs.
+
+    Args:
+        config_path: JSON file, `bert_config.json`. None: all sizes are given in `kwargs`. Keys
+            that mean nothing here are reported by a warning.
+        checkpoint_path: Google-style TensorFlow checkpoint, such as `bert_model.ckpt`; see
+            `load_google_weights`. None: random weights.
+        model: "bert", "roberta", "albert", "albert_unshared", "nezha", "roformer", "roformer_v2",
+            "gau_alpha", "electra", or the class of an encoder. Defaults to "bert".
+        application: "encoder"; "lm" or "unilm" mask the attention for generation and switch
+            `with_mlm` on. Defaults to "encoder".
+        gelu: "erf" or "tanh", what the activation "gelu" means. Google's own code has "tanh",
+            bert4keras "erf" unless `set_gelu` was called. Defaults to "erf".
+        keep_tokens: list of int, ids of the checkpoint to keep, in the new order. None: all.
+        compound_tokens: list of lists of int (or of tuples of such a list and weights): new ids at
+            the end, whose vectors are averages. None: none.
+        ignore_invalid_weights: bool, whether weights may lack in the checkpoint, which keep their
+            random values. Defaults to False.
+        **kwargs: before the keys of the config, in bert4keras' words, as for
+            `build_transformer_model`; and ours: `dtype`.
+
+    Returns:
+        An encoder.
+
+    Raises:
+        ValueError: for a config that is no JSON or lacks a field, an argument without a meaning,
+            GPT and T5; and as `load_google_weights`.
+
+    Example:
+
+    ```python
+    folder = "chinese_L-12_H-768_A-12/"
+    encoder = encoder_from_google(folder + "bert_config.json", folder + "bert_model.ckpt")
+    ```
+    """
+    kind = encoder_class(model, application)
+    config = {} if config_path is None else read_json(config_path)
+    rows = {**config, **kwargs}.get("vocab_size") if keep_tokens is None else len(keep_tokens)
+    if rows is not None:
+        kwargs["vocab_size"] = rows + len(compound_tokens or ())
+    encoder = kind(**encoder_arguments(kind, config, kwargs, application, gelu))
+    if model == "albert_unshared":
+        encoder.weight_names = names.ALBERT_UNSHARED
+    if checkpoint_path is not None:
+        allow_missing = ("*",) if ignore_invalid_weights else ()
+        load_google_weights(
+            encoder, checkpoint_path, keep_tokens, compound_tokens, allow_missing=allow_missing
+        )
+    return encoder

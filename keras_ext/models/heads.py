@@ -1,0 +1,100 @@
+"""The heads that pretraining puts on an encoder."""
+
+import keras
+
+from keras_ext.layers.scale_offset import ScaleOffset
+
+
+def output_activation(name, given, default):
+    """The last step of a head, in float32 whatever the policy.
+
+    Args:
+        name: name of the layer.
+        given: True for `default`, or the name of an activation.
+        default: name of an activation.
+
+    Returns:
+        Layer.
+    """
+    activation = default if given is True else given
+    # Probabilities of a whole vocabulary would round to 0 in half precision.
+    return keras.layers.Activation(activation, dtype="float32", name=name)
+
+
+def bert_heads(x, embedding, activation, epsilon, initializer, policy, pool, nsp, mlm):
+    """The outputs of an encoder with BERT's heads.
+
+        pooled = act(x_0 W + b);  nsp = softmax(pooled W + b)
+        mlm = softmax(LN(activation(x W + b)) table^T + b)
+
+    Args:
+        x: (b, n, d) tensor of the graph, the hidden states.
+        embedding: `keras.layers.ReversibleEmbedding`, the table of the tokens, if `mlm`.
+        activation: function, that of the masked language model's dense layer.
+        epsilon: float, that of the normalisation.
+        initializer: function that gives a new initializer of a kernel.
+        policy: dtype policy of the layers.
+        pool: bool or name of an activation (True: "tanh"), whether to give `pooled_output`.
+        nsp: bool, whether to give `nsp`, which takes the pooler.
+        mlm: bool or name of an activation (True: "softmax"; "linear" gives logits), whether to
+            give `mlm`.
+
+    Returns:
+        `x` alone without heads, else dict of `sequence_output` and, as present, `pooled_output`
+        (b, d), `nsp` (b, 2) float32 and `mlm` (b, n, vocabulary) float32.
+    """
+
+    def dense(units, name, activation=None):
+        return keras.layers.Dense(
+            units, activation, kernel_initializer=initializer(), dtype=policy, name=name
+        )
+
+    outputs = {"sequence_output": x}
+    if pool or nsp:
+        pooler = dense(x.shape[-1], "Pooler-Dense", "tanh" if pool in (True, False) else pool)
+        outputs["pooled_output"] = pooler(x[:, 0])
+    if nsp:
+        scores = dense(2, "NSP-Proba")(outputs["pooled_output"])
+        outputs["nsp"] = output_activation("NSP-Activation", True, "softmax")(scores)
+    if mlm:
+        y = dense(embedding.output_dim, "MLM-Dense", activation)(x)
+        norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="MLM-Norm")
+        scores = embedding(norm(y), reverse=True)
+        scores = ScaleOffset(scale=False, dtype=policy, name="MLM-Bias")(scores)
+        outputs["mlm"] = output_activation("MLM-Activation", mlm, "softmax")(scores)
+    return outputs if len(outputs) > 1 else x
+
+
+def bare_mlm(x, embedding, dropout, initializer, policy, mlm):
+    """The outputs of an encoder without biases, whose one head is that of the language model.
+
+        mlm = softmax(dropout(x W) table^T),  W only where the embeddings have another width
+
+    Args:
+        x: (b, n, d) tensor of the graph, the hidden states.
+        embedding: `keras.layers.ReversibleEmbedding`, the table of the tokens, if `mlm`.
+        dropout: float in [0, 1).
+        initializer: function that gives a new initializer of a kernel.
+        policy: dtype policy of the layers.
+        mlm: bool or name of an activation (True: "softmax"; "linear" gives logits).
+
+    Returns:
+        `x` without the head, else dict of `sequence_output` and `mlm` (b, n, vocabulary) float32.
+    """
+    if not mlm:
+        return x
+    y = x
+    if embedding.output_dim != x.shape[-1]:
+        y = keras.layers.Dense(
+            embedding.output_dim,
+            use_bias=False,
+            kernel_initializer=initializer(),
+            dtype=policy,
+            name="Output-Mapping",
+        )(y)
+    y = keras.layers.Dropout(dropout, dtype=policy, name="Output-MLM-Dropout")(y)
+    scores = embedding(y, reverse=True)
+    return {
+        "sequence_output": x,
+        "mlm": output_activation("Output-MLM-Activation", mlm, "softmax")(scores),
+    }

@@ -1,0 +1,189 @@
+from functools import partial
+
+import keras
+
+from keras_ext import activations
+from keras_ext.layers.feed_forward import FeedForward
+from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_ext.layers.rms_norm import RMSNorm
+from keras_ext.models import names
+from keras_ext.models.blocks import (
+    add_segments,
+    attention_mask,
+    check_application,
+    check_heads,
+    encoder_inputs,
+    keep_arguments,
+    kept_config,
+    post_norm,
+    token_embedding,
+    widen,
+)
+from keras_ext.models.heads import bare_mlm
+
+
+@keras.saving.register_keras_serializable(package="keras_ext")
+class RoFormerV2Encoder(keras.Model):
+    """RoFormerV2: a RoFormer without biases, with a plainer normalisation.
+
+        x = RMS(dropout(token embedding + segment embedding))
+        x = RMS(x + dropout(attention(x)));  x = RMS(x + dropout(feed_forward(x)))
+
+    num_layers times, where RMS(x) = x / sqrt(mean(x^2) + epsilon) has no weights. Weights begin with
+    the variance 1 / (fan_in num_layers).
+
+    A functional model; its layers bear bert4keras' names. Freezing single layers is not part of
+    the config, freezing all of them (`trainable`) is.
+
+    Args:
+        vocabulary_size: int, number of token ids.
+        num_layers: int, number of blocks.
+        num_heads: int, attention heads; divides `hidden_dim` unless `head_size` is given.
+        hidden_dim: int, width of the blocks and the output.
+        intermediate_dim: int, width inside the feed-forward.
+        num_segments: int, number of segment ids; 0: no input `segment_ids`. Defaults to 2.
+        dropout: float in [0, 1), after the embeddings and each layer. Defaults to 0.1.
+        attention_dropout: float in [0, 1), on the attention weights. Defaults to 0.1.
+        activation: name or function. Defaults to "relu".
+        layer_norm_epsilon: float. Defaults to 1e-7; statistics are float32 in every precision.
+        with_mlm: bool or name of an activation (True: "softmax"; "linear" gives logits), whether
+            to output a score of each id for each token, too. Defaults to False.
+        embedding_dim: int, width of the embeddings. None: `hidden_dim`.
+        head_size: int, channels of a head. None: `hidden_dim / num_heads`.
+        key_size: int, channels of a query and a key in a head. None: those of a head.
+        custom_position_ids: bool, whether positions are an input, too. Defaults to False.
+        application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
+            itself, segment 1 what stands before. Defaults to "encoder".
+        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
+        name: name of the model.
+        trainable: bool. False freezes the model. Defaults to True.
+
+    Call arguments:
+        inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
+            true = token; with `custom_position_ids` also `position_ids` (b, n) int32.
+
+    Returns:
+        (b, n, hidden_dim) in the compute dtype; `with_mlm` a dict of that as `sequence_output` and
+        `mlm` (b, n, vocabulary_size) float32.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `hidden_dim`, or heads have an odd size; for
+            "unilm" without segments.
+
+    Example:
+
+    >>> import numpy as np
+    >>> encoder = RoFormerV2Encoder(
+    ...     vocabulary_size=100, num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=32
+    ... )
+    >>> ids = np.array([[7, 8, 9, 0]])
+    >>> batch = {"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": ids > 0}
+    >>> tuple(encoder(batch).shape)
+    (1, 4, 16)
+
+    Source: Jianlin Su et al., RoFormerV2: A Faster and Better RoFormer, 2022,
+    https://github.com/ZhuiyiTechnology/roformer-v2
+    """
+
+    weight_names = names.ROFORMER_V2
+
+    def __init__(
+        self,
+        vocabulary_size,
+        num_layers,
+        num_heads,
+        hidden_dim,
+        intermediate_dim,
+        num_segments=2,
+        dropout=0.1,
+        attention_dropout=0.1,
+        activation="relu",
+        layer_norm_epsilon=1e-7,
+        with_mlm=False,
+        embedding_dim=None,
+        head_size=None,
+        key_size=None,
+        custom_position_ids=False,
+        application="encoder",
+        dtype=None,
+        name=None,
+        trainable=True,
+    ):
+        check_application(application, num_segments)
+        channels = check_heads(hidden_dim, num_heads, head_size)
+        policy = keras.dtype_policies.get(dtype)
+        activation = activations.get(activation)
+        scale = 1 / num_layers
+
+        # === Layers ===
+        def initializer():
+            return keras.initializers.VarianceScaling(scale, "fan_in", "truncated_normal")
+
+        def table():
+            return keras.initializers.VarianceScaling(scale, "fan_out", "truncated_normal")
+
+        norm = partial(RMSNorm, epsilon=layer_norm_epsilon)
+        width = embedding_dim or hidden_dim
+        tokens = token_embedding(vocabulary_size, width, table(), policy, bool(with_mlm))
+
+        # === Functional model ===
+        inputs = encoder_inputs(num_segments, custom_position_ids)
+        x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, table(), policy)
+        x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
+        x = norm(dtype=policy, name="Embedding-Norm")(x)
+        x = widen(x, hidden_dim, initializer(), policy, use_bias=False)
+        mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
+        positions = inputs.get("position_ids")
+        for i in range(num_layers):
+            attention = MultiHeadSelfAttention(
+                num_heads,
+                channels,
+                key_size,
+                hidden_dim,
+                rope=True,
+                use_bias=False,
+                attention_dropout=attention_dropout,
+                kernel_initializer=initializer(),
+                dtype=policy,
+                name=f"Transformer-{i}-MultiHeadSelfAttention",
+            )
+            feed_forward = FeedForward(
+                intermediate_dim,
+                activation,
+                use_bias=False,
+                kernel_initializer=initializer(),
+                dtype=policy,
+                name=f"Transformer-{i}-FeedForward",
+            )
+            x = post_norm(attention, dropout, norm)(
+                x, mask=mask, attention_mask=visible, positions=positions
+            )
+            x = post_norm(feed_forward, dropout, norm)(x)
+        outputs = bare_mlm(x, tokens, dropout, initializer, policy, with_mlm)
+        super().__init__(inputs, outputs, name=name)
+
+        # === Config ===
+        keep_arguments(
+            self,
+            policy,
+            trainable,
+            vocabulary_size=vocabulary_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            hidden_dim=hidden_dim,
+            intermediate_dim=intermediate_dim,
+            num_segments=num_segments,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            activation=activation,
+            layer_norm_epsilon=layer_norm_epsilon,
+            with_mlm=with_mlm,
+            embedding_dim=embedding_dim,
+            head_size=head_size,
+            key_size=key_size,
+            custom_position_ids=custom_position_ids,
+            application=application,
+        )
+
+    def get_config(self):
+        return kept_config(self)

@@ -1,0 +1,156 @@
+"""TensorFlow checkpoints as files: the one place of this part that needs TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_ext.models.file_kind import CHECKPOINT_INDEX, UNKNOWN, file_kind, wrong_kind
+
+EXPECTED = "the index of a TensorFlow checkpoint (*.index, beside *.data-*)"
+
+
+def checkpoint_prefix(path):
+    """The prefix that the files of a TensorFlow checkpoint share.
+
+    Args:
+        path: the prefix, such as "bert_model.ckpt"; the `.index` file; or a folder with one
+            checkpoint.
+
+    Returns:
+        Str.
+
+    Raises:
+        ValueError: if there is no checkpoint, or more than one; if the file is of another kind; if
+            there is an index without data; for a path that TensorFlow takes for a pattern.
+    """
+    path = Path(path)
+    if any(letter in str(path) for letter in "*?[]\\"):
+        raise ValueError(
+            "TensorFlow takes a path with any of *?[]\\ for a pattern of files; rename the folder "
+            f"or the file. Received: path={str(path)!r}"
+        )
+    if path.is_dir():
+        found = sorted(path.glob("*.index"))
+        if len(found) != 1:
+            raise ValueError(
+                "Expected a folder with exactly one checkpoint (*.index). "
+                f"Received: path={str(path)!r}, found={[index.name for index in found]}"
+            )
+        index = found[0]
+    else:
+        index = path if path.suffix == ".index" else path.with_name(f"{path.name}.index")
+    if not index.is_file():
+        if path.is_file():
+            raise ValueError(wrong_kind(path, "a TensorFlow checkpoint, named by the prefix"))
+        raise ValueError(
+            "There is no such checkpoint; expected the prefix of its files (*.index, *.data-*). "
+            f"Received: path={str(path)!r}"
+        )
+    kind = file_kind(index)
+    if kind != CHECKPOINT_INDEX:
+        cut = kind == UNKNOWN
+        raise ValueError(wrong_kind(index, EXPECTED, f"{kind}, or cut off" if cut else kind))
+    if not list(index.parent.glob(f"{index.stem}.data-?????-of-?????")):
+        raise ValueError(
+            "The checkpoint has an index but no data file (*.data-00000-of-00001). "
+            f"Received: path={str(path)!r}"
+        )
+    return str(index.with_suffix(""))
+
+
+def tensor_names(path):
+    """The names of the tensors in a TensorFlow checkpoint; nothing else is read.
+
+    Args:
+        path: as for `checkpoint_prefix`.
+
+    Returns:
+        List of str, sorted.
+
+    Raises:
+        ValueError: as `checkpoint_prefix`; if the index cannot be read; if TensorFlow is not
+            installed.
+    """
+    return sorted(_reader(path).get_variable_to_shape_map())
+
+
+def read_tensors(path, names):
+    """Tensors of a TensorFlow checkpoint.
+
+    Args:
+        path: as for `checkpoint_prefix`.
+        names: iterable of str, names of tensors in it.
+
+    Returns:
+        Dict from names to NumPy arrays.
+
+    Raises:
+        ValueError: as `tensor_names`; if the data is cut off or damaged, naming every tensor that
+            is not whole.
+    """
+    tensorflow = _tensorflow()
+    reader = _reader(path)
+    values, lost = {}, []
+    for name in names:
+        try:
+            values[name] = np.asarray(reader.get_tensor(name))
+        except (tensorflow.errors.OpError, IndexError, RuntimeError, ValueError):
+            lost.append(name)
+    if lost:
+        raise ValueError(
+            "The data of the checkpoint is cut off or damaged; these tensors are not whole: "
+            f"{', '.join(lost)}. Received: path={str(path)!r}{_data_kinds(path)}"
+        )
+    return values
+
+
+def _data_kinds(path):
+    """What the data files seem to be, where that is telling."""
+    index = Path(f"{checkpoint_prefix(path)}.index")
+    files = sorted(index.parent.glob(f"{index.stem}.data-*"))
+    kinds = {file.name: file_kind(file) for file in files}
+    return "".join(f"; {name} is {kind}" for name, kind in kinds.items() if kind != UNKNOWN)
+
+
+def write_tensors(path, values):
+    """Writes a TensorFlow checkpoint: `path`.index and `path`.data-00000-of-00001.
+
+    Args:
+        path: prefix of the files. Folders are made.
+        values: dict from names to NumPy arrays.
+
+    Raises:
+        ValueError: if TensorFlow is not installed.
+    """
+    tensorflow = _tensorflow()
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tensorflow.device("cpu"):
+        tensorflow.raw_ops.SaveV2(
+            prefix=str(path),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=[tensorflow.constant(value) for value in values.values()],
+        )
+
+
+def _reader(path):
+    prefix = checkpoint_prefix(path)
+    tensorflow = _tensorflow()
+    try:
+        return tensorflow.train.load_checkpoint(prefix)
+    except (tensorflow.errors.OpError, IndexError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"The index of the checkpoint is damaged. Received: path={str(path)!r} ({error})"
+        ) from error
+
+
+def _tensorflow():
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise ValueError(
+            "Only TensorFlow reads and writes its checkpoints; install it, for example by "
+            f"`pip install keras-ext[tf]`. Received: {error}"
+        ) from error
+    return tensorflow
