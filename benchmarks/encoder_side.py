@@ -13,7 +13,6 @@ import importlib.util
 import json
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from memory import resident_megabytes, restart_peak

@@ -149,7 +149,10 @@ def main():
             "hidden_dim": width,
             "intermediate_dim": 4 * width,
         }
-        shape = {"batch": arguments.batch or (16 if width <= 384 else 4), "length": arguments.length}
+        shape = {
+            "batch": arguments.batch or (16 if width <= 384 else 4),
+            "length": arguments.length,
+        }
         rows = []
         for ours, others in COMPARISONS.items():
             others = [name for name in others if name in arguments.sides]

@@ -135,6 +135,8 @@ ROWS = [
     LayerRow(layers.ScaleOffset, {}, HIDDEN),
     LayerRow(layers.ScaleOffset, {"scale": False}, HIDDEN, "offset"),
     LayerRow(layers.ScaleOffset, {"offset": False}, HIDDEN, "scale"),
+    LayerRow(layers.LayerNorm, {}, HIDDEN),
+    LayerRow(layers.LayerNorm, {"epsilon": 0.01}, HIDDEN, "other"),
     LayerRow(layers.RMSNorm, {}, HIDDEN),
     LayerRow(layers.RMSNorm, {"epsilon": 0.01}, HIDDEN, "other"),
     LayerRow(layers.RelativePositionEmbedding, {"input_dim": 9, "output_dim": 4}, HIDDEN),

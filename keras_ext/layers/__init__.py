@@ -7,6 +7,7 @@ from keras_ext.layers.efficient_global_pointer import EfficientGlobalPointer
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
 from keras_ext.layers.global_pointer import GlobalPointer
+from keras_ext.layers.layer_norm import LayerNorm
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.padding_mask import PaddingMask
 from keras_ext.layers.position_embedding import PositionEmbedding
@@ -22,6 +23,7 @@ __all__ = [
     "FeedForward",
     "GatedAttentionUnit",
     "GlobalPointer",
+    "LayerNorm",
     "MultiHeadSelfAttention",
     "PaddingMask",
     "PositionEmbedding",

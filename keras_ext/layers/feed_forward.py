@@ -46,9 +46,10 @@ class FeedForward(keras.layers.Layer):
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        is_gelu = self.activation is keras.activations.gelu
         self.intermediate_dense = keras.layers.Dense(
             units,
-            activation=self.activation,
+            activation=_gelu if is_gelu else self.activation,
             use_bias=use_bias,
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,
@@ -85,3 +86,8 @@ class FeedForward(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def _gelu(x):
+    # Keras writes it with the complement, erfc, whose gradient takes TensorFlow a third longer.
+    return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))

@@ -18,7 +18,7 @@ class GatedAttentionUnit(keras.layers.Layer):
 
     with `normalize_attention` as the normalization. The width of the output is that of the
     input. Weights in the order input, beta and gamma of the query, of the key, output (that of
-    bert4keras since 0.10.4). W is one kernel: three of their own would begin far larger.
+    bert4keras since 0.11.4). W is one kernel: three of their own would begin far larger.
 
     With `self_attention=False` queries, keys and values come from sequences of their own:
 

@@ -94,9 +94,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.key_dense = self._projection("key", heads * self._key_size)
         self.value_dense = self._projection("value", heads * head_size)
         self.output_dense = self._projection("output", output_dim or heads * head_size)
-        self.dropout = keras.layers.Dropout(
-            attention_dropout, dtype=self.dtype_policy, name="dropout"
-        )
+        # Of the weights before they are rounded: random bfloat16 numbers take longer to draw.
+        self.dropout = keras.layers.Dropout(attention_dropout, dtype="float32", name="dropout")
         self.supports_masking = True
 
     @property
@@ -142,15 +141,15 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
         # Scaling the query costs n * d products, scaling the scores heads * n * n.
         query = query * size**-0.5
-        scores = ops.einsum("bhjd,bhkd->bhjk", query, key)
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (b, heads, n, n)
         if relative_embeddings is not None:
             relative = ops.cast(relative_embeddings, "float32")
             scores = scores + ops.einsum("bhjd,jkd->bhjk", query, relative)
         visible = visible_keys(mask, attention_mask)
         if visible is not None:
             scores = scores + mask_bias(visible)
-        weights = ops.cast(ops.softmax(scores), self.compute_dtype)
-        weights = self.dropout(weights, training=training)
+        weights = self.dropout(ops.softmax(scores), training=training)
+        weights = ops.cast(weights, self.compute_dtype)
         mixed = ops.matmul(weights, value)  # (b, heads, n, head_size)
         if relative_embeddings is not None:
             relative = ops.cast(relative_embeddings, self.compute_dtype)

@@ -28,9 +28,10 @@ class PositionEmbedding(keras.layers.Layer):
         (b, n, d) in the compute dtype.
 
     Raises:
-        ValueError: for an `alpha` outside (0, 1); when called on more positions than there are.
-            Where a compiled function leaves the length open, the backend raises its own error
-            about shapes instead.
+        ValueError: for `hierarchical` outside (0, 1); when called on more positions than there
+            are. Where a compiled function leaves the length open, the backend raises its own error
+            about shapes instead; XLA raises none for given positions that are too large, or with
+            `hierarchical`, and takes the last row.
 
     Example:
 

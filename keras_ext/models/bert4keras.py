@@ -1,5 +1,6 @@
 """Weights in the files that programs with bert4keras and Keras 2 write."""
 
+import re
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import keras
 
 from keras_ext.models.bert4keras_order import find_weights, weight_order
-from keras_ext.models.checkpoint import assign_weights, collect_weights
+from keras_ext.models.checkpoint import assign_weights, check_patterns, collect_weights
 from keras_ext.models.legacy_hdf5 import read_legacy_hdf5, write_legacy_hdf5
 from keras_ext.models.name_lookup import OPTIONAL
 from keras_ext.models.tf_format import read_tf_format
@@ -80,8 +81,8 @@ def load_bert4keras_weights(model, path, mapping=None, allow_missing=(), allow_u
         stored = read_tf_format(path)
     else:
         stored = read_legacy_hdf5(path).layers
-    layers = layers_with_weights(model)
-    heads = [f"{name}/*" for name in OPTIONAL if name not in layers]
+    check_patterns(allow_missing=allow_missing, allow_unused=allow_unused)
+    heads = [f"{name}/*" for name in set(OPTIONAL) - layers_with_weights(model).keys()]
     return fill_layers(model, stored, mapping, allow_missing, (*heads, *allow_unused))
 
 
@@ -172,7 +173,7 @@ def fill_layers(model, stored, mapping=None, allow_missing=(), allow_unused=()):
         return assign_weights(model, table, values, tuple(allow_missing), tuple(allow_unused))
     except ValueError as error:
         absent = {
-            name: {weight.name: weight for weight in layer.weights}
+            name: {weight.path.rpartition(f"{name}/")[2]: weight for weight in layer.weights}
             for name, layer in layers.items()
             if name not in stored
         }
@@ -193,9 +194,8 @@ def layers_with_weights(model):
     """
     found = {}
     for layer in model.layers:
-        inner = (
-            layers_with_weights(layer) if isinstance(layer, keras.Model) else {layer.name: layer}
-        )
+        is_model = isinstance(layer, keras.Model)
+        inner = layers_with_weights(layer) if is_model else {layer.name: layer}
         for name, part in inner.items():
             if part.weights and found.setdefault(name, part) is not part:
                 raise ValueError(
@@ -208,12 +208,15 @@ def layers_with_weights(model):
 def _by_layer(stored, layers, mapping):
     """The weights under the names of the model's layers; models inside the file are opened."""
     names, seen, opened = {*layers, *mapping}, set(), {}
+    # The parts of a layer have such names, too; that they are layers of a model, mapping may say.
+    unsure = {x for x in layers if re.fullmatch(r"(dense|scale_offset)(_\d+)?", x)} - {*mapping}
+    inside = names - unsure - {*stored}
     for group, weights in stored.items():
         inner = {}
         for weight, value in weights.items():
             layer, _, rest = weight.partition("/")
             inner.setdefault(layer, {})[rest] = value
-        parts = inner if group not in names and inner.keys() <= names else {group: weights}
+        parts = inner if group not in names and inner.keys() & inside else {group: weights}
         seen.update(parts)
         for name, part in parts.items():
             if opened.setdefault(mapping.get(name, name), part) is not part:

@@ -5,6 +5,7 @@ import warnings
 
 from keras_ext.models.albert import AlbertEncoder
 from keras_ext.models.bert import BertEncoder
+from keras_ext.models.config_values import check_number
 from keras_ext.models.electra import ElectraEncoder
 from keras_ext.models.gau_alpha import GAUAlphaEncoder
 from keras_ext.models.nezha import NezhaEncoder
@@ -53,6 +54,21 @@ OPTIONAL = {
     "max_relative_position": "max_relative_position",
     "name": "name",
     "dtype": "dtype",
+}
+NUMBERS = {  # our arguments, with what they must be
+    "vocabulary_size": "a positive int",
+    "num_layers": "a positive int",
+    "num_heads": "a positive int",
+    "hidden_dim": "a positive int",
+    "intermediate_dim": "a positive int",
+    "max_sequence_length": "a positive int",
+    "num_segments": "an int of at least 0",
+    "dropout": "a number in [0, 1)",
+    "attention_dropout": "a number in [0, 1)",
+    "embedding_dim": "a positive int",
+    "head_size": "a positive int",
+    "key_size": "a positive int",
+    "max_relative_position": "a positive int",
 }
 DEFAULTS = {
     "max_sequence_length": 512,
@@ -121,44 +137,57 @@ def encoder_arguments(encoder, config, keywords, application="encoder", gelu="er
         Dict.
 
     Raises:
-        ValueError: for a field that lacks, or a keyword argument that means nothing here.
+        ValueError: for a field that lacks or has an impossible value, or a keyword argument that
+            means nothing here.
     """
     if gelu not in GELU:
         raise ValueError(f"Expected 'erf' or 'tanh'. Received: {gelu=}")
     known = tuple(inspect.signature(encoder.__init__).parameters)
     _check_keywords(encoder, known, keywords)
-    merged = {**config, **keywords}
+    # bert4keras has no such field; what another program means by it is not meant for us.
+    merged = {**{key: value for key, value in config.items() if key != "dtype"}, **keywords}
     lacking = [key for key in REQUIRED if merged.get(key) is None]
     if lacking:
         raise ValueError(f"The config lacks {', '.join(lacking)}. Received: keys={sorted(merged)}")
+    for theirs, ours in {**REQUIRED, **OPTIONAL}.items():
+        if ours in NUMBERS and merged.get(theirs) is not None:
+            check_number(theirs, merged[theirs], NUMBERS[ours])
     arguments = {ours: merged[theirs] for theirs, ours in REQUIRED.items()}
     for theirs, ours in OPTIONAL.items():
         if merged.get(theirs) is not None:
             arguments.setdefault(ours, merged[theirs])
     arguments = {**DEFAULTS, **arguments}
-    if arguments["activation"] == "gelu":
-        arguments["activation"] = GELU[gelu]
-    if arguments.get("hierarchical_position") is True:
-        arguments["hierarchical_position"] = 0.4
+    if isinstance(arguments["activation"], list):
+        raise ValueError(
+            "A feed-forward with a gate (a list of activations) has no counterpart in keras_ext. "
+            f"Received: hidden_act={arguments['activation']!r}"
+        )
+    arguments["activation"] = {"gelu": GELU[gelu], "gelu_erf": "gelu"}.get(
+        arguments["activation"], arguments["activation"]
+    )
+    if arguments.get("hierarchical_position") in (True, False):
+        arguments["hierarchical_position"] = 0.4 if arguments["hierarchical_position"] else None
     if application != "encoder":
         arguments["application"] = application
         arguments["with_mlm"] = arguments.get("with_mlm") or True
     if encoder is GAUAlphaEncoder and "key_size" not in arguments:
-        arguments["key_size"] = arguments["hidden_dim"] // arguments["num_heads"]
+        size = arguments["hidden_dim"] // arguments["num_heads"]
+        arguments["key_size"] = arguments.get("head_size", size)
     meaningless = {key for key in config if key not in REQUIRED and key not in OPTIONAL}
+    meaningless |= {"dtype"} & set(config)
     meaningless |= {
         key for key in config if OPTIONAL.get(key, "num_heads") not in (*known, *GENERAL)
     }
     if meaningless:
         warnings.warn(
             f"The config has keys without a meaning here: {', '.join(sorted(meaningless))}.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return {name: value for name, value in arguments.items() if name in known}
 
 
 def _check_keywords(encoder, known, keywords):
-    absent = [key for key in keywords if key in WITHOUT_COUNTERPART and keywords[key]]
+    absent = [key for key in keywords if key in WITHOUT_COUNTERPART and _is_given(keywords[key])]
     if absent:
         raise ValueError(
             f"bert4keras' {', '.join(absent)} has no counterpart in keras_ext. "
@@ -172,5 +201,11 @@ def _check_keywords(encoder, known, keywords):
             raise ValueError(
                 f"Unknown argument. Expected some of {sorted(names)}. Received: {key}={value!r}"
             )
-        if names[key] not in (*known, *GENERAL) and value:
+        if names[key] not in (*known, *GENERAL) and _is_given(value):
             raise ValueError(f"{encoder.__name__} has no such part. Received: {key}={value!r}")
+
+
+def _is_given(value):
+    """Whether an argument asks for something; a tensor, which is neither true nor false, does."""
+    plain = value is None or isinstance(value, int | float | str | list | tuple | dict)
+    return bool(value) if plain else True

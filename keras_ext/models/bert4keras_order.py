@@ -95,6 +95,7 @@ ORDERS = {
     layers.RelativePositionEmbedding: _own("embeddings"),
     keras.layers.Embedding: _own("embeddings"),
     keras.layers.ReversibleEmbedding: _own("embeddings"),
+    layers.LayerNorm: _own(*NORM),
     # Keras' own layer has gamma first.
     keras.layers.LayerNormalization: _own(*NORM),
     keras.layers.Dense: _own(*DENSE),

@@ -35,7 +35,7 @@ def check_heads(hidden_dim, num_heads, head_size=None):
         raise ValueError(
             f"The number of heads must divide the width. Received: {hidden_dim=}, {num_heads=}"
         )
-    return head_size or hidden_dim // num_heads
+    return hidden_dim // num_heads if head_size is None else head_size
 
 
 def check_application(application, num_segments):

@@ -3,6 +3,7 @@
 import keras
 
 from keras_ext.layers.attach_mask import AttachMask
+from keras_ext.layers.layer_norm import LayerNorm
 from keras_ext.layers.padding_mask import PaddingMask
 from keras_ext.models.encoder_from_google import encoder_from_google
 from keras_ext.models.google import load_google_weights, save_google_weights
@@ -25,6 +26,7 @@ def build_transformer_model(
     keep_tokens=None,
     compound_tokens=None,
     ignore_invalid_weights=False,
+    allow_unused=(),
     **kwargs,
 ):
     """Builds a model as bert4keras does, from its config file and a TensorFlow checkpoint.
@@ -50,7 +52,9 @@ def build_transformer_model(
         compound_tokens: list of lists of int (or pairs of such a list and weights): new ids at the
             end, whose vectors are averages. None: none.
         ignore_invalid_weights: bool, whether weights may lack in the checkpoint, which keep their
-            random values. Defaults to False.
+            random values and are reported by a warning. Defaults to False.
+        allow_unused: tuple of `fnmatch` patterns of names that may be left over in the checkpoint,
+            such as those of the blocks that a smaller `num_hidden_layers` leaves out.
         **kwargs: before the keys of the config: `vocab_size`, `hidden_size`, ..., `max_position`,
             `segment_vocab_size` (0: no segments), `dropout_rate`, `attention_dropout_rate`,
             `embedding_size`, `attention_head_size`, `attention_key_size`, `with_pool`, `with_nsp`,
@@ -63,8 +67,8 @@ def build_transformer_model(
         `Transformer`.
 
     Raises:
-        ValueError: for a config that is no JSON or lacks a field, an argument without a meaning,
-            GPT and T5; and as `load_google_weights`.
+        ValueError: for a config that is no JSON, lacks a field or has an impossible value, an
+            argument without a meaning, GPT and T5; and as `load_google_weights`.
 
     Example:
 
@@ -88,12 +92,14 @@ def build_transformer_model(
         keep_tokens,
         compound_tokens,
         ignore_invalid_weights,
+        allow_unused,
         **kwargs,
     )
     built = flat_model(encoder, sequence_length)
     for layer in built.layers:
         if layer.weights:
-            layer.set_weights(encoder.get_layer(layer.name).get_weights())
+            weights = encoder.get_layer(layer.name).get_weights()
+            layer.set_weights(weights[::-1] if isinstance(layer, LayerNorm) else weights)
     return built if return_keras_model else Transformer(built)
 
 
@@ -133,7 +139,9 @@ def flat_model(encoder, sequence_length=None):
     # As lists: a dict of inputs would have to bear their names.
     graph = keras.Model(list(encoder.input.values()), encoder.output)
     tensors = [{**inputs, "padding_mask": placeholder}[name] for name in encoder.input]
-    clone = keras.models.clone_model(graph, input_tensors=tensors, call_function=call)
+    clone = keras.models.clone_model(
+        graph, input_tensors=tensors, clone_function=_copy, call_function=call
+    )
     outputs = clone.output
     if isinstance(outputs, dict):
         first = [
@@ -144,6 +152,13 @@ def flat_model(encoder, sequence_length=None):
     model = keras.Model(list(inputs.values()), outputs, name=encoder.name)
     model.weight_names, model.num_layers = encoder.weight_names, encoder.num_layers
     return model
+
+
+def _copy(layer):
+    """A layer as another of its kind; a normalisation as one whose weights Keras loads rightly."""
+    if isinstance(layer, keras.layers.LayerNormalization):
+        return LayerNorm(layer.epsilon, dtype=layer.dtype_policy, name=layer.name)
+    return type(layer).from_config(layer.get_config())
 
 
 class Transformer:

@@ -66,7 +66,9 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
         `LoadReport` of checkpoint names.
 
     Raises:
-        ValueError: listing every missing, unused and mis-shaped name.
+        ValueError: listing every name that is missing, unused, of another shape, or of a dtype that
+            is not floating point (such as integers that stand for something else); for one str in
+            place of a tuple of patterns.
 
     Example:
 
@@ -80,6 +82,7 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
     >>> assign_weights(model, table, values, allow_unused=("step",))
     LoadReport(loaded=('head.bias', 'head.weight'), missing=(), unused=('step',))
     """
+    check_patterns(allow_missing=allow_missing, allow_unused=allow_unused)
     variables = [(row, row.variable(model)) for row in table]
     unnamed = _unnamed(model, variables)
     found = [(row, variable) for row, variable in variables if row.name in values]
@@ -94,11 +97,15 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
             faults.append(
                 f"shape: {row.name}, expected {expected}, found {tuple(values[row.name].shape)}"
             )
+        dtype = values[row.name].dtype.name
+        if "float" not in dtype:
+            faults.append(f"dtype: {row.name}, expected floats, found {dtype}")
     if faults:
         raise ValueError(
             "The checkpoint does not fit the model; nothing was loaded.\n  "
             + "\n  ".join(faults)
-            + f"\nReceived: allow_missing={allow_missing}, allow_unused={allow_unused}"
+            + "\nPatterns of names that may lack or be left over are given by `allow_missing` and "
+            f"`allow_unused`. Received: model={model.name}"
         )
     for row, variable in found:
         variable.assign(values[row.name].T if row.transpose else values[row.name])
@@ -148,6 +155,13 @@ def collect_weights(model, table, allow_missing=()):
             + f"\nReceived: model={model.name}"
         )
     return values
+
+
+def check_patterns(**patterns):
+    """Raises ValueError for a str, whose letters (such as "*") would count as patterns."""
+    for name, value in patterns.items():
+        if isinstance(value, str):
+            raise ValueError(f"Expected a tuple of patterns. Received: {name}={value!r}")
 
 
 def _unnamed(model, variables):

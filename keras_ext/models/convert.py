@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_ext.models.bert4keras import fill_layers
+from keras_ext.models.bert4keras import fill_layers, layers_with_weights
 from keras_ext.models.convert_calls import Flow
 from keras_ext.models.convert_layers import TRANSLATORS
 from keras_ext.models.legacy_config import lost_settings, policy
@@ -38,12 +38,16 @@ def convert(source, target, name=None):
     open. The model is not compiled: loss, optimizer and its state are dropped, and the initializers
     too. No code in the file is run.
 
+    Layers are those of bert4keras 0.11.5; before, "softmax_plus" in a `GatedAttentionUnit` had
+    another scale for fewer than 16 tokens.
+
     A model with a layer that has no counterpart, such as a Lambda of the user's own, can be built
     anew with Keras 3 and filled by `load_bert4keras_weights`.
 
     Args:
         source: HDF5 file of a functional model of Keras 2, of any name.
         target: the file to write; it ends in `.keras`. Replaced if it exists, once all is checked.
+            Folders are made.
         name: name of the model. None: the old one.
 
     Returns:
@@ -73,19 +77,23 @@ def convert(source, target, name=None):
             "Expected a functional model, as bert4keras builds it. "
             f"Received: class_name={file.config.get('class_name')!r}, source={str(source)!r}"
         )
-    graph = read_graph(file.config["config"])
-    model, names = _model(graph, name or graph.name)
-    fill_layers(model, file.layers)
-    with tempfile.TemporaryDirectory(dir=Path(target).parent) as folder:
+    graph = read_graph(file.config.get("config"))
+    model, paths = _model(graph, name or graph.name)
+    inner = {path[-1] for path in paths if len(path) > 1} & {*layers_with_weights(model)}
+    fill_layers(model, file.layers, mapping={layer: layer for layer in inner})
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         part = Path(folder) / "part.keras"
         model.save(part)
         os.replace(part, target)
     dropped = [key for key, value in file.training.items() if value]
-    return ConversionReport(tuple(names), (*dropped, *_lost(graph)))
+    names = (*graph.inputs, *(path[-1] for path in paths))
+    return ConversionReport(names, (*dropped, *_lost(graph)))
 
 
 def _model(graph, name):
-    """The model in today's layers, with weights of no meaning, and the names of these layers."""
+    """The model in today's layers, with weights of no meaning, and the paths of these layers."""
     inputs = {key: _input(graph, key) for key in graph.inputs}
     parts, faults = {}, {}
     flows = _run(graph, {key: Flow(x) for key, x in inputs.items()}, parts, faults)
@@ -102,11 +110,13 @@ def _model(graph, name):
         outputs if len(outputs) > 1 else outputs[0],
         name=name,
     )
-    return model, [*graph.inputs, *(key[-1] for key in parts)]
+    return model, list(parts)
 
 
 def _input(graph, name):
     config = graph.layers[name][1]
+    if not config.get("batch_input_shape"):
+        raise ValueError(f"An input of the model has no shape. Received: layer={name!r}")
     batch, *shape = config["batch_input_shape"]
     dtype = "int32" if holds_ids(graph, name) else policy(config.get("dtype")).compute_dtype
     return keras.Input(shape, batch_size=batch, dtype=dtype, name=name)
@@ -134,7 +144,7 @@ def _run(graph, inputs, parts, faults, path=()):
         except KeyError as error:
             faults[f"{node.layer} ({kind})"] = f"its config lacks {error}"
             flow = None
-        except (IndexError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             faults[f"{node.layer} ({kind})"] = str(error)
             flow = None
         flows[node.layer, node.number] = flow
@@ -144,6 +154,8 @@ def _run(graph, inputs, parts, faults, path=()):
 def _call(graph, node, given, parts, faults, key):
     kind, config = graph.layers[node.layer]
     if kind in MODELS:
+        if node.arguments:
+            raise ValueError(f"the call arguments {node.arguments} have no counterpart")
         inner = read_graph(config)
         outputs = _run(inner, dict(zip(inner.inputs, given, strict=True)), parts, faults, key)
         return outputs[0]

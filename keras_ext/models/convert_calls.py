@@ -11,10 +11,10 @@ from keras import ops
 from keras_ext.ops.masking import mask_value
 
 SEQUENCE, ROTARY, RELATIVE, VISIBLE = (
-    "sequence",
-    "rotary position embedding",
-    "relative position embedding",
-    "attention mask",
+    "a sequence",
+    "a rotary position embedding",
+    "a relative position embedding",
+    "an attention mask",
 )
 
 
@@ -29,7 +29,7 @@ class Flow(NamedTuple):
     Example:
 
     >>> Flow(keras.Input((3,))).role
-    'sequence'
+    'a sequence'
     """
 
     tensor: Any
@@ -46,7 +46,7 @@ def _tensors(flows, arguments):
 
 def _as(role, flow):
     if flow.role != role:
-        raise ValueError(f"expected a {role} as input, found a {flow.role}")
+        raise ValueError(f"expected {role} as input, found {flow.role}")
     return flow.tensor
 
 
@@ -150,15 +150,17 @@ def pool_max(layer, flows, arguments):
 def _attention_inputs(flows, arguments, count):
     """What an attention reads beside its `count` sequences: its masks and positions, by name."""
     _tensors([], {k: v for k, v in arguments.items() if k not in ("a_bias", "p_bias")})
-    rest, named = list(flows[count:]), {}
+    wanted = []
     if arguments.get("a_bias"):
-        named["attention_mask"] = _as(VISIBLE, rest.pop(0))
+        wanted.append(("attention_mask", VISIBLE))
     if arguments.get("p_bias") == "rotary":
-        named["positions"] = _as(ROTARY, rest.pop(0))
+        wanted.append(("positions", ROTARY))
     if arguments.get("p_bias") == "typical_relative":
-        named["relative_embeddings"] = _as(RELATIVE, rest.pop(0))
-    if rest:
-        raise ValueError(f"{len(rest)} more inputs than expected")
+        wanted.append(("relative_embeddings", RELATIVE))
+    rest = flows[count:]
+    if len(rest) != len(wanted):
+        raise ValueError(f"expected {count + len(wanted)} inputs, found {len(flows)}")
+    named = {name: _as(role, flow) for (name, role), flow in zip(wanted, rest, strict=True)}
     named["mask"] = flows[0].mask
     return {name: tensor for name, tensor in named.items() if tensor is not None}
 

@@ -120,6 +120,8 @@ def _norm(config, nodes, graph):
         )
     if "zero_mean" not in config and not (scale and offset):
         raise ValueError("without scale or offset, that of bert4keras 0.10 has no counterpart")
+    if config.get("zero_mean", True) and scale and offset:
+        return layers.LayerNorm(**arguments)
     if config.get("zero_mean", True):
         return keras.layers.LayerNormalization(center=bool(offset), scale=bool(scale), **arguments)
     if scale or offset:

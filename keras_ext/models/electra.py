@@ -67,9 +67,8 @@ class ElectraEncoder(keras.Model):
         `sequence_output` and `discriminator` (b, n, 1) float32.
 
     Raises:
-        ValueError: if `num_heads` does not divide `hidden_dim`; when
-            called on more than `max_sequence_length` tokens (see `PositionEmbedding` for compiled
-            functions).
+        ValueError: if `num_heads` does not divide `hidden_dim`; when called on more than
+            `max_sequence_length` tokens (see `PositionEmbedding` for compiled functions).
 
     Example:
 

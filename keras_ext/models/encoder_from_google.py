@@ -1,8 +1,12 @@
 """Encoders from the config files and TensorFlow checkpoints that Google and others publish."""
 
+import warnings
+from fnmatch import fnmatchcase
+
 from keras_ext.models import names
 from keras_ext.models.bert4keras_config import encoder_arguments, encoder_class
 from keras_ext.models.google import load_google_weights
+from keras_ext.models.name_lookup import CONSTANTS
 from keras_ext.models.safetensors_file import read_json
 
 
@@ -15,6 +19,7 @@ def encoder_from_google(
     keep_tokens=None,
     compound_tokens=None,
     ignore_invalid_weights=False,
+    allow_unused=(),
     **kwargs,
 ):
     """An encoder with the sizes of a config file and the weights of a TensorFlow checkpoint.
@@ -37,7 +42,9 @@ def encoder_from_google(
         compound_tokens: list of lists of int (or of tuples of such a list and weights): new ids at
             the end, whose vectors are averages. None: none.
         ignore_invalid_weights: bool, whether weights may lack in the checkpoint, which keep their
-            random values. Defaults to False.
+            random values and are reported by a warning. Defaults to False.
+        allow_unused: tuple of `fnmatch` patterns of names that may be left over in the checkpoint,
+            such as those of the blocks that a smaller `num_hidden_layers` leaves out.
         **kwargs: before the keys of the config, in bert4keras' words, as for
             `build_transformer_model`; and ours: `dtype`.
 
@@ -45,8 +52,8 @@ def encoder_from_google(
         An encoder.
 
     Raises:
-        ValueError: for a config that is no JSON or lacks a field, an argument without a meaning,
-            GPT and T5; and as `load_google_weights`.
+        ValueError: for a config that is no JSON, lacks a field or has an impossible value, an
+            argument without a meaning, GPT and T5; and as `load_google_weights`.
 
     Example:
 
@@ -55,17 +62,29 @@ def encoder_from_google(
     encoder = encoder_from_google(folder + "bert_config.json", folder + "bert_model.ckpt")
     ```
     """
+    # As in bert4keras, capitals do not matter.
+    model, application = (x.lower() if isinstance(x, str) else x for x in (model, application))
     kind = encoder_class(model, application)
     config = {} if config_path is None else read_json(config_path)
-    rows = {**config, **kwargs}.get("vocab_size") if keep_tokens is None else len(keep_tokens)
-    if rows is not None:
-        kwargs["vocab_size"] = rows + len(compound_tokens or ())
-    encoder = kind(**encoder_arguments(kind, config, kwargs, application, gelu))
+    arguments = encoder_arguments(kind, config, kwargs, application, gelu)
+    if keep_tokens is not None:
+        arguments["vocabulary_size"] = len(keep_tokens)
+    arguments["vocabulary_size"] += len(compound_tokens or ())
+    encoder = kind(**arguments)
     if model == "albert_unshared":
         encoder.weight_names = names.ALBERT_UNSHARED
     if checkpoint_path is not None:
         allow_missing = ("*",) if ignore_invalid_weights else ()
-        load_google_weights(
-            encoder, checkpoint_path, keep_tokens, compound_tokens, allow_missing=allow_missing
+        report = load_google_weights(
+            encoder, checkpoint_path, keep_tokens, compound_tokens, allow_missing, allow_unused
         )
+        random = [name for name in report.missing if not _is_constant(name)]
+        if random:
+            warnings.warn(
+                f"Not in the checkpoint, and random therefore: {', '.join(random)}.", stacklevel=2
+            )
     return encoder
+
+
+def _is_constant(name):
+    return any(fnmatchcase(name, pattern) for pattern in CONSTANTS)

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from keras_ext.models.checkpoint import assign_weights, collect_weights
+from keras_ext.models.checkpoint import assign_weights, check_patterns, collect_weights
 from keras_ext.models.name_lookup import CONSTANTS, absent_names, names_in
 from keras_ext.models.tensorflow_checkpoint import read_tensors, tensor_names, write_tensors
 
@@ -71,6 +71,7 @@ def load_google_weights(
     report = load_google_weights(encoder, "chinese_L-12_H-768_A-12/bert_model.ckpt")
     ```
     """
+    check_patterns(allow_missing=allow_missing, allow_unused=allow_unused)
     table = names_in(encoder, "google")
     names = tensor_names(path)
     slots = {name for name in names if any(fnmatchcase(name, slot) for slot in OPTIMIZER)}
@@ -98,7 +99,8 @@ def save_google_weights(encoder, path):
         path: prefix of the two files, `path`.index and `path`.data-00000-of-00001.
 
     Raises:
-        ValueError: if a weight has no name in such files; if TensorFlow is not installed.
+        ValueError: if a weight has no name in such files; if the path is a folder, or TensorFlow
+            takes it for a pattern; if TensorFlow is not installed.
 
     Example:
 

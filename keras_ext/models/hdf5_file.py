@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from keras_ext.models.file_kind import HDF5, ZIP, file_kind, wrong_kind
 
 ADVICE = {
-    ZIP: "A .keras file of tf.keras is one; load it there and save it with model.save('name.h5'). "
+    ZIP: "If it is a .keras file of tf.keras, load it there and save it with "
+    "model.save('name.h5'). "
 }
+MOST_PACKED = 1032  # bytes that HDF5's own compression can make of one
 
 
 @contextmanager
@@ -63,8 +66,39 @@ def listed_names(group, name):
         parts = list(itertools.takewhile(group.attrs.__contains__, numbered))
     if not parts:
         return None
-    values = [value for part in parts for value in group.attrs[part]]
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    values = [value for part in parts for value in np.ravel(group.attrs[part])]
+    return [
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        for value in values
+    ]
+
+
+def check_datasets(file, datasets):
+    """Raises ValueError unless the values of datasets lie in the file, and are no flood.
+
+    An HDF5 file may name other files as the place of its values, any that this process can read,
+    and claim sizes that it does not have.
+
+    Args:
+        file: `h5py.File`.
+        datasets: list of `h5py.Dataset`.
+    """
+    elsewhere = [
+        item.name
+        for item in datasets
+        if item.external or item.is_virtual or item.file.filename != file.filename
+    ]
+    if elsewhere:
+        raise ValueError(
+            "The file takes values from other files, which is not done: "
+            f"{', '.join(elsewhere)}. Received: path={file.filename!r}"
+        )
+    size, total = os.path.getsize(file.filename), sum(item.nbytes for item in datasets)
+    if total > MOST_PACKED * size:
+        raise ValueError(
+            f"The file of {size} bytes claims to hold {total} bytes of weights, more than can be "
+            f"packed in it. Received: path={file.filename!r}"
+        )
 
 
 def _fault(path, error):
@@ -74,10 +108,10 @@ def _fault(path, error):
     if whole is None or int(whole[1]) <= size:
         return f"The HDF5 file is damaged or cut off. {received} ({error})"
     with tempfile.TemporaryDirectory() as folder:
-        # With its missing end filled by a hole, the file opens; what lies in the hole is lost.
-        copy = shutil.copyfile(path, Path(folder) / "copy.h5")
-        os.truncate(copy, int(whole[1]))
         try:
+            # With its missing end filled by a hole, the file opens; what lies in the hole is lost.
+            copy = shutil.copyfile(path, Path(folder) / "copy.h5")
+            os.truncate(copy, int(whole[1]))
             with h5py.File(copy, "r") as file:
                 lost = list(_lost(file, size))
         except (OSError, RuntimeError, KeyError):

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from keras_ext.models.bert import BertEncoder
-from keras_ext.models.checkpoint import assign_weights, collect_weights
+from keras_ext.models.checkpoint import assign_weights, check_patterns, collect_weights
 from keras_ext.models.huggingface_config import (
     ENCODERS,
     encoder_arguments,
@@ -127,16 +127,16 @@ def encoder_from_huggingface(
 def save_huggingface(encoder, folder):
     """Writes an encoder as Hugging Face does: `model.safetensors` and `config.json`.
 
-    `encoder_from_huggingface`, with the same heads, gives an equal encoder. Names have the prefix of
-    the kind, such as "bert.", if the encoder has heads for pretraining.
+    `encoder_from_huggingface`, with the same heads and `custom_position_ids`, gives an equal
+    encoder. Names have the prefix of the kind, such as "bert.", if the encoder has heads for
+    pretraining.
 
     Args:
         encoder: `BertEncoder`, `AlbertEncoder`, `ElectraEncoder` or `RoFormerEncoder`.
         folder: where to write; made if need be.
 
     Raises:
-        ValueError: if Hugging Face's models cannot compute what the encoder does, or the folder has
-            weights in shards.
+        ValueError: if Hugging Face's models cannot compute what the encoder does.
 
     Example:
 
@@ -147,11 +147,6 @@ def save_huggingface(encoder, folder):
     folder = Path(folder)
     config = huggingface_config(encoder)
     values = collect_weights(encoder, names_in(encoder, "huggingface"))
-    if (folder / "model.safetensors.index.json").exists():
-        raise ValueError(
-            "The folder has weights in shards, which readers would prefer; choose another. "
-            f"Received: folder={str(folder)!r}"
-        )
     base = f"{config['model_type']}."
     if all(name.startswith(base) for name in values):
         values = {name.removeprefix(base): value for name, value in values.items()}
@@ -166,6 +161,7 @@ def _kind_by_names(values):
 
 
 def _fill(encoder, values, prefix, layout, allow_missing, allow_unused):
+    check_patterns(allow_missing=allow_missing, allow_unused=allow_unused)
     table = names_in(encoder, "huggingface")
     if not table:
         raise ValueError(

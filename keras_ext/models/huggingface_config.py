@@ -3,6 +3,7 @@
 from keras_ext import activations
 from keras_ext.models.albert import AlbertEncoder
 from keras_ext.models.bert import BertEncoder
+from keras_ext.models.config_values import check_number
 from keras_ext.models.electra import ElectraEncoder
 from keras_ext.models.roformer import RoFormerEncoder
 
@@ -131,17 +132,17 @@ def encoder_arguments(config, model_type=None):
 
 
 def _check_value(field, value):
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     if field == "hidden_act":
-        expected, good = f"one of {sorted(ACTIVATIONS)}", value in list(ACTIVATIONS)
+        if value not in list(ACTIVATIONS):  # which may be no string
+            raise ValueError(
+                f"Expected {field} to be one of {sorted(ACTIVATIONS)}. Received: {field}={value!r}"
+            )
     elif field.endswith("_prob"):
-        expected, good = "a number in [0, 1)", number and 0 <= value < 1
+        check_number(field, value, "a number in [0, 1)")
     elif field == "layer_norm_eps":
-        expected, good = "a positive number", number and value > 0
-    else:
-        expected, good = "a positive int", number and isinstance(value, int) and value > 0
-    if not good and (field, value) != ("embedding_size", None):
-        raise ValueError(f"Expected {field} to be {expected}. Received: {field}={value!r}")
+        check_number(field, value, "a positive number")
+    elif (field, value) != ("embedding_size", None):
+        check_number(field, value, "a positive int")
 
 
 def huggingface_config(encoder):

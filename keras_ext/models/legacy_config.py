@@ -123,5 +123,7 @@ def plain_arguments(config, names):
 
 
 def lost_settings(config):
-    """The regularizers and constraints of a layer, which are not carried over."""
-    return [key for key, value in config.items() if key.endswith(LOST) and value]
+    """The regularizers and constraints of a layer, and of one inside it, that are not kept."""
+    inner = [part.get("config") for part in config.values() if isinstance(part, dict)]
+    lost = [key for key, value in config.items() if key.endswith(LOST) and value]
+    return lost + [key for part in inner if isinstance(part, dict) for key in lost_settings(part)]

@@ -73,12 +73,13 @@ def read_graph(config):
         ]
         inputs = [_source(entry)[0] for entry in _entries(config["input_layers"])]
         outputs = [_source(entry) for entry in _entries(config["output_layers"])]
+        nodes = _sorted(layers, nodes, [*((name, 0) for name in inputs), *outputs])
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(
             "The architecture is not that of a functional model of Keras 2. "
             f"Received: {type(error).__name__} {error}"
         ) from error
-    return Graph(config.get("name"), layers, _sorted(layers, nodes), inputs, outputs)
+    return Graph(config.get("name"), layers, nodes, inputs, outputs)
 
 
 def _entries(entries):
@@ -105,20 +106,20 @@ def _source(entry):
     return layer, number
 
 
-def _sorted(layers, nodes):
-    """The calls, each behind those that it reads."""
+def _sorted(layers, nodes, ends):
+    """The calls, each behind those that it reads; there must be those of the ends, too."""
     known = {(name, 0) for name, (kind, _) in layers.items() if kind == "InputLayer"}
     waiting, done = nodes, []
-    while waiting:
-        ready = [node for node in waiting if known.issuperset(node.inputs)]
-        if not ready:
-            raise ValueError(
-                "The architecture reads calls of layers that it does not make. "
-                f"Received: layers={sorted({node.layer for node in waiting})}"
-            )
+    while ready := [node for node in waiting if known.issuperset(node.inputs)]:
         known |= {(node.layer, node.number) for node in ready}
         done += ready
         waiting = [node for node in waiting if (node.layer, node.number) not in known]
+    lacking = {*ends, *(source for node in waiting for source in node.inputs)} - known
+    if lacking:
+        raise ValueError(
+            "The architecture reads calls of layers that it does not make. "
+            f"Received: (layer, call)={sorted(lacking)}"
+        )
     return done
 
 

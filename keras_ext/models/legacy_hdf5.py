@@ -10,7 +10,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from keras_ext.models.hdf5_file import listed_names, open_hdf5
+from keras_ext.models.hdf5_file import check_datasets, listed_names, open_hdf5
 
 # A list longer than this, in bytes, is split into name0, name1, ...: an HDF5 header ends at 64 KB.
 LONGEST_ATTRIBUTE = 64512
@@ -49,7 +49,8 @@ def read_legacy_hdf5(path):
 
     Raises:
         ValueError: if the file is of another kind (saying which, and what to do), is cut off
-            (naming the tensors that are not whole) or lists weights that it does not hold.
+            (naming the tensors that are not whole), lists weights that it does not hold or takes
+            them from other files.
 
     Example:
 
@@ -71,8 +72,10 @@ def read_legacy_hdf5(path):
                 f"Received: path={str(path)!r}"
             )
         layers, lost = {}, []
-        for name in names:
-            weights = _weights(root, name, lost)
+        datasets = {name: _datasets(root, name, lost) for name in names}
+        check_datasets(file, [item for part in datasets.values() for item in part.values()])
+        for name, part in datasets.items():
+            weights = {weight: _value(item, lost) for weight, item in part.items()}
             if weights:
                 layers[name] = weights
         if lost:
@@ -86,18 +89,34 @@ def read_legacy_hdf5(path):
         return LegacyFile(layers, _json(file, "model_config", path), training)
 
 
-def _weights(root, layer, lost):
-    """The weights of a layer by name; what cannot be read is added to `lost`."""
-    if layer not in root:
+def _datasets(root, layer, lost):
+    """The datasets of a layer by name of the weight; what is none is added to `lost`."""
+    group, found = _item(root, layer), {}
+    if not isinstance(group, h5py.Group):
         lost.append(layer)
-        return {}
-    weights = {}
-    for name in listed_names(root[layer], "weight_names") or ():
-        try:
-            weights[_without_layer(layer, name)] = root[layer][name][()]
-        except (KeyError, OSError, RuntimeError):
+        return found
+    for name in listed_names(group, "weight_names") or ():
+        item, short = _item(group, name), _without_layer(layer, name)
+        if not isinstance(item, h5py.Dataset) or item.shape is None:
             lost.append(f"{layer}: {name}")
-    return weights
+        else:
+            found[name if short in found else short] = item
+    return found
+
+
+def _item(group, name):
+    try:
+        return group[name]
+    except (KeyError, OSError, RuntimeError, ValueError):
+        return None
+
+
+def _value(dataset, lost):
+    try:
+        return np.asarray(dataset[()])
+    except (OSError, RuntimeError):
+        lost.append(dataset.name)
+        return None
 
 
 def _without_layer(layer, name):
@@ -114,18 +133,21 @@ def _json(file, name, path):
     if name not in file.attrs:
         return None
     try:
-        return json.loads(file.attrs[name])
-    except ValueError as error:
+        value = json.loads(file.attrs[name])
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"The attribute {name} is not JSON: {error}. Received: path={str(path)!r}"
         ) from error
+    if not isinstance(value, dict | None):
+        raise ValueError(f"The attribute {name} is no JSON object. Received: path={str(path)!r}")
+    return value
 
 
 def write_legacy_hdf5(path, layers):
     """Writes an HDF5 file of weights as Keras 2 does, which `model.load_weights` reads there.
 
     Args:
-        path: the file; replaced if it exists, once all is written.
+        path: the file; replaced if it exists, once all is written. Folders are made.
         layers: dict from names of layers to dicts from names of weights (without the layer's) to
             arrays, both in the order of the file. The arrays become float32.
 
@@ -135,6 +157,7 @@ def write_legacy_hdf5(path, layers):
     >>> write_legacy_hdf5(path, {"head": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}})
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / "part.h5"
         with h5py.File(part, "w") as file:

@@ -64,7 +64,7 @@ class NezhaEncoder(keras.Model):
 
     Call arguments:
         inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
-            true = token; with `custom_position_ids` also `position_ids` (b, n) int32.
+            true = token.
 
     Returns:
         (b, n, hidden_dim) in the compute dtype. With heads a dict of that as `sequence_output` and,
@@ -72,7 +72,8 @@ class NezhaEncoder(keras.Model):
         (b, n, vocabulary_size) float32.
 
     Raises:
-        ValueError: if `num_heads` does not divide `hidden_dim`; for "unilm" without segments.
+        ValueError: if `num_heads` does not divide `hidden_dim`, or heads have an odd size; for
+            "unilm" without segments.
 
     Example:
 

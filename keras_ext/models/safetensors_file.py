@@ -13,8 +13,8 @@ def read_safetensors(path):
     """Reads a safetensors file.
 
     Args:
-        path: a safetensors file, or a folder that holds `model.safetensors` or the shards listed
-            in `model.safetensors.index.json`.
+        path: a safetensors file, or a folder that holds `model.safetensors` or, without it, the
+            shards listed in `model.safetensors.index.json`.
 
     Returns:
         Dict from the names of the tensors to NumPy arrays in memory. float16 and bfloat16 are
@@ -40,7 +40,8 @@ def read_safetensors(path):
     if not path.is_dir():
         return _read_file(path)
     index = path / "model.safetensors.index.json"
-    if index.is_file():
+    # Where a folder has both, Hugging Face's programs read the one file, too.
+    if index.is_file() and not (path / "model.safetensors").exists():
         files = [_read_file(path / shard) for shard in _shards(index)]
         return {name: value for file in files for name, value in file.items()}
     if not (path / "model.safetensors").exists() and list(path.glob("*.bin")):
@@ -64,7 +65,7 @@ def read_json(path):
         ValueError: if it is missing, not JSON, or not an object.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ValueError(f"Cannot read JSON: {error}. Received: path={str(path)!r}") from error
     if not isinstance(content, dict):

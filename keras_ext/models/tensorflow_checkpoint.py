@@ -23,12 +23,7 @@ def checkpoint_prefix(path):
         ValueError: if there is no checkpoint, or more than one; if the file is of another kind; if
             there is an index without data; for a path that TensorFlow takes for a pattern.
     """
-    path = Path(path)
-    if any(letter in str(path) for letter in "*?[]\\"):
-        raise ValueError(
-            "TensorFlow takes a path with any of *?[]\\ for a pattern of files; rename the folder "
-            f"or the file. Received: path={str(path)!r}"
-        )
+    path = _plain(path)
     if path.is_dir():
         found = sorted(path.glob("*.index"))
         if len(found) != 1:
@@ -36,7 +31,7 @@ def checkpoint_prefix(path):
                 "Expected a folder with exactly one checkpoint (*.index). "
                 f"Received: path={str(path)!r}, found={[index.name for index in found]}"
             )
-        index = found[0]
+        index = _plain(found[0])
     else:
         index = path if path.suffix == ".index" else path.with_name(f"{path.name}.index")
     if not index.is_file():
@@ -55,7 +50,18 @@ def checkpoint_prefix(path):
             "The checkpoint has an index but no data file (*.data-00000-of-00001). "
             f"Received: path={str(path)!r}"
         )
-    return str(index.with_suffix(""))
+    return index.with_suffix("").as_posix()
+
+
+def _plain(path):
+    """The path, which must be none that TensorFlow could not find again."""
+    path = Path(path)
+    if any(letter in path.as_posix() for letter in "*?[]\\"):
+        raise ValueError(
+            "TensorFlow takes a path with any of *?[]\\ for a pattern of files; rename the folder "
+            f"or the file. Received: path={str(path)!r}"
+        )
+    return path
 
 
 def tensor_names(path):
@@ -120,14 +126,20 @@ def write_tensors(path, values):
         values: dict from names to NumPy arrays.
 
     Raises:
-        ValueError: if TensorFlow is not installed.
+        ValueError: for a path that TensorFlow takes for a pattern, or that is a folder; if
+            TensorFlow is not installed.
     """
     tensorflow = _tensorflow()
-    path = Path(path).absolute()
+    path = _plain(path).absolute()
+    if path.is_dir():
+        raise ValueError(
+            "Expected the prefix of the files, such as bert_model.ckpt in that folder. "
+            f"Received: path={str(path)!r}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tensorflow.device("cpu"):
         tensorflow.raw_ops.SaveV2(
-            prefix=str(path),
+            prefix=path.as_posix(),
             tensor_names=list(values),
             shape_and_slices=[""] * len(values),
             tensors=[tensorflow.constant(value) for value in values.values()],
@@ -151,6 +163,6 @@ def _tensorflow():
     except ImportError as error:
         raise ValueError(
             "Only TensorFlow reads and writes its checkpoints; install it, for example by "
-            f"`pip install keras-ext[tf]`. Received: {error}"
+            f"`pip install tensorflow`. Received: {error}"
         ) from error
     return tensorflow

@@ -197,7 +197,7 @@ HEAD_MODELS = (
     "gau-cross-attention",
 )
 
-# Functions of unsupported.py -> the layer that has no counterpart here, or None: the whole family.
+# Functions of unsupported.py -> the layer that has no counterpart here.
 UNSUPPORTED = {
     "bert-crf": "crf",
     "bert-memm": "memm",
@@ -205,12 +205,11 @@ UNSUPPORTED = {
     "bert-residual-scores": "Transformer-0-MultiHeadSelfAttention",
     "bert-user-lambda": "CLS-token",
     "bert-user-layer": "doubled",
-    "gpt": None,
     "t5": "Encoder-Embedding-Relative-Position",
 }
 
 # Cases whose files are those of another case as older versions wrote them -> the other case.
-OLD_ORDER = {  # bert4keras before 0.10.4
+OLD_ORDER = {  # bert4keras before 0.11.4
     "gau-squared-relu-old-order": "gau-squared-relu",
     "gau-softmax-plus-old-order": "gau-softmax-plus",
     "gau-alpha-old-order": "gau-alpha",

@@ -17,7 +17,7 @@ import unsupported
 from bert4keras.backend import K, keras
 from encoders import write_encoder
 from inputs import draw_inputs
-from other_files import as_keras_2_3, order_before_0_10_4, write_old
+from other_files import as_keras_2_3, order_before_0_11_4, write_old
 from saving import draw_weights, generator, save_model, write_case
 
 
@@ -62,7 +62,7 @@ def write_all(output):
         forget()
         write_unsupported(output / name, getattr(unsupported, name.replace("-", "_")), layer)
     for name, source in cases.OLD_ORDER.items():
-        write_old(output / name, output / source, order_before_0_10_4)
+        write_old(output / name, output / source, order_before_0_11_4)
     for name, source in cases.KERAS_2_3.items():
         write_old(output / name, output / source, as_keras_2_3)
 

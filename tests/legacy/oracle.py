@@ -1,4 +1,4 @@
-"""Runs generate.py with the real bert4keras, in a process of its own."""
+"""Runs scripts with the real bert4keras, each in a process of its own."""
 
 import os
 import subprocess
@@ -28,6 +28,20 @@ def generate(output, packages=PACKAGES):
 
     Returns:
         What the process printed: the number of cases and the seconds.
+    """
+    return run_legacy("generate.py", output, packages=packages)
+
+
+def run_legacy(script, *arguments, packages=PACKAGES):
+    """Runs a script of this folder with the real bert4keras, in a process of its own.
+
+    Args:
+        script: Its name.
+        *arguments: What it is given.
+        packages: Path of the folder with bert4keras and tf-keras.
+
+    Returns:
+        What the process printed.
 
     Raises:
         RuntimeError: If a package is missing, with the command that installs it, or if the process
@@ -46,11 +60,11 @@ def generate(output, packages=PACKAGES):
         "PYTHONPATH": os.pathsep.join([str(packages), *([inherited] if inherited else [])]),
     }
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", str(HERE / "generate.py"), str(output)],
+        [sys.executable, "-W", "ignore", str(HERE / script), *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,
     )
     if process.returncode:
-        raise RuntimeError(f"generate.py failed:\n{process.stderr[-4000:]}")
+        raise RuntimeError(f"{script} failed:\n{process.stderr[-4000:]}")
     return process.stdout

@@ -25,7 +25,7 @@ def write_old(folder, source, rewrite):
             rewrite(file, group, [group[layer] for layer in group.attrs["layer_names"]])
 
 
-def order_before_0_10_4(file, group, layers):
+def order_before_0_11_4(file, group, layers):
     """Lists the output of a gated attention unit right behind its input, as old versions did."""
     for layer in layers:
         names = list(layer.attrs["weight_names"])

@@ -46,3 +46,19 @@ def test_a_model_of_a_checkpoint_gives_the_outputs_of_bert4keras(legacy, name):
         tokens = data["mask"] if output.ndim == 3 else slice(None)
         difference = np.abs(output - expected)[tokens].max() / np.abs(expected[tokens]).max()
         assert difference < 1e-5, case["outputs"][i]
+
+
+@pytest.mark.filterwarnings("ignore:The config has keys without a meaning")
+@pytest.mark.parametrize("name", ["albert", "bert-pool-mlm", "electra", "nezha", "roformer"])
+def test_the_load_weights_of_keras_puts_each_weight_in_its_place(legacy, name):
+    # The line of every old script. Keras goes by the order of layers and of their weights.
+    folder = legacy / name
+    case = json.loads((folder / "case.json").read_text("utf-8"))
+    data = np.load(folder / "data.npz")
+    model = build_transformer_model(folder / "config.json", model=case["model"], **keywords(case))
+    model.load_weights(folder / "weights.h5")
+    output = model([data["token_ids"], data["segment_ids"]])
+    output = np.array(output[-1] if isinstance(output, list | tuple) else output)
+    expected = data[f"output_{len(case['outputs']) - 1}"]
+    difference = np.abs(output - expected)[data["mask"]].max() / np.abs(expected).max()
+    assert difference < 1e-5

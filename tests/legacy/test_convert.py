@@ -8,14 +8,16 @@ import keras
 import numpy as np
 import pytest
 from legacy import cases
+from legacy.oracle import run_legacy
 from legacy.parity import assert_parity, inputs_of
 
 import keras_ext
 from keras_ext import layers
-from keras_ext.models import convert
+from keras_ext.models import convert, load_bert4keras_weights
 from keras_ext.models.legacy_hdf5 import read_legacy_hdf5
 
 REWRITTEN = {**cases.OLD_ORDER, **cases.KERAS_2_3}
+USER_MODELS = ("gpt", "keras_layers", "nested_twice", "prefixed", "shared_segments", "siamese")
 LOAD = """
 import sys
 import numpy as np, keras, keras_ext
@@ -47,9 +49,34 @@ def test_a_converted_model_gives_the_outputs_of_bert4keras(legacy, tmp_path, nam
         assert stored <= {layer.name for layer in model.layers}
 
 
-@pytest.mark.parametrize("name", [name for name, layer in cases.UNSUPPORTED.items() if layer])
-def test_a_layer_without_a_counterpart_is_named_and_nothing_is_written(legacy, tmp_path, name):
-    layer = cases.UNSUPPORTED[name]
+@pytest.fixture(scope="module")
+def user_models(tmp_path_factory):
+    """The folder with a folder for each of the models of user_models.py."""
+    folder = tmp_path_factory.mktemp("user-models")
+    run_legacy("user_models.py", folder, *USER_MODELS)
+    return folder
+
+
+@pytest.mark.parametrize("name", USER_MODELS)
+def test_what_users_build_around_bert4keras_gives_the_same_outputs(user_models, tmp_path, name):
+    folder = user_models / name
+    model, report = converted(folder, tmp_path / "x.keras")
+    data = np.load(folder / "data.npz")
+    inputs = list(inputs_of(data).values())
+    assert_parity(model(inputs), data)
+    for file in ("weights.h5", "tf_format.weights"):
+        for weight in model.weights:
+            weight.assign(np.full(weight.shape, 0.1))
+        load_bert4keras_weights(model, folder / file)
+        assert_parity(model(inputs), data)
+    dropped = {"conv1d: kernel_regularizer"} if name == "keras_layers" else set()
+    assert set(report.dropped) == dropped
+
+
+@pytest.mark.parametrize(("name", "layer"), cases.UNSUPPORTED.items())
+def test_a_layer_without_a_counterpart_is_named_and_nothing_is_written(
+    legacy, tmp_path, name, layer
+):
     with pytest.raises(ValueError, match=rf"without a counterpart[\s\S]*  {layer} \(\w+\): "):
         convert(legacy / name / "model.h5", tmp_path / "x.keras")
     assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,9 @@
 """bert4keras loads the weights that we save, and then gives the same outputs as before."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
-from legacy.oracle import HERE, PACKAGES
+from legacy.oracle import run_legacy
 from legacy.parity import assert_parity, encoder_of, facts
 
 from keras_ext.models import (
@@ -46,21 +42,6 @@ def ours(folder, name):
         model = encoder_of(case)
     load_bert4keras_weights(model, folder / "weights.h5")
     return model
-
-
-def run_legacy(script, *arguments):
-    """Runs a script of this folder with the real bert4keras."""
-    environment = {
-        **os.environ,
-        "TF_USE_LEGACY_KERAS": "1",
-        "TF_KERAS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "PYTHONPATH": str(PACKAGES),
-    }
-    command = [sys.executable, "-W", "ignore", str(HERE / script), *map(str, arguments)]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")

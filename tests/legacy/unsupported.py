@@ -49,9 +49,5 @@ def bert_user_layer():
     return on(encoder(), Doubled(name="doubled"))
 
 
-def gpt():
-    return encoder("gpt")
-
-
 def t5():
     return build_transformer_model(model="t5.1.1", **cases.config(hidden_act="relu"))

@@ -83,6 +83,7 @@ def test_every_layer_of_the_table_comes_back_bit_for_bit(tmp_path):
             layers.GatedAttentionUnit(4, 3, name="unit"),
             layers.PositionEmbedding(5, name="positions"),
             layers.ScaleOffset(name="scale-offset"),
+            layers.LayerNorm(name="our-norm"),
             keras.layers.LayerNormalization(name="norm"),
             keras.layers.BatchNormalization(name="batch-norm"),
             keras.layers.Conv1D(6, 3, name="convolution"),
@@ -232,6 +233,18 @@ def test_a_model_inside_the_file_is_opened(path, empty):
 
     load_bert4keras_weights(empty, rewritten(path, nest))
     assert tiny_encoders.equal(empty, bert())
+    bare = tiny_encoders.zeros(bert(**BARE))
+    report = load_bert4keras_weights(bare, path)
+    assert "MLM-Bias/beta" in report.unused and len(report.loaded) == len(bare.weights)
+
+
+def test_a_part_of_a_layer_is_not_taken_for_a_layer_of_the_model(path):
+    model = tiny_encoders.zeros(with_head(bert(**BARE), "dense"))
+    head = {"dense/kernel": np.ones((8, 3)), "dense/bias": np.ones(3)}
+    rewritten(path, lambda stored: stored.update(pointer=head))
+    assert_refused(model, path, "missing: dense/kernel", "unused: pointer/dense/kernel")
+    load_bert4keras_weights(model, path, mapping={"dense": "dense"})
+    assert model.get_layer("dense").kernel.numpy().all()
 
 
 def test_layers_of_other_names_need_a_mapping_and_the_error_says_so(tmp_path):
@@ -246,6 +259,9 @@ def test_layers_of_other_names_need_a_mapping_and_the_error_says_so(tmp_path):
         "only in the model: tags (kernel (8, 3), bias (3,))",
         "mapping={name in the file: name in the model}",
     )
+    attention = "Transformer-0-MultiHeadSelfAttention (query/kernel (8, 8), query/bias (8,), "
+    write_legacy_hdf5(tmp_path / "y.h5", {"other": {"bias": np.ones(3)}})
+    assert_refused(model, tmp_path / "y.h5", f"only in the model: {attention}")
     load_bert4keras_weights(model, tmp_path / "x.h5", mapping={"dense_72": "tags"})
     assert model.get_layer("tags").kernel.numpy().any()
 
@@ -379,3 +395,8 @@ def test_names_of_other_kinds_are_not_taken_for_sublayers():
     rows = weight_order(layer)
     with pytest.raises(ValueError, match="expected 2 sub-layers .*, found 0"):
         find_weights(rows, ["conv1d/kernel", "conv1d_1/kernel"])
+
+
+@pytest.mark.parametrize("name", ["allow_missing", "allow_unused"])
+def test_one_str_is_no_tuple_of_patterns(empty, path, name):
+    assert_refused(empty, path, f"tuple of patterns. Received: {name}='crf/*'", **{name: "crf/*"})

@@ -55,8 +55,9 @@ def test_it_is_the_encoder_with_a_list_of_inputs_and_the_mask_of_the_ids(config)
         layer.name for layer in model.layers if layer.weights
     }
     for layer in encoder.layers:
-        if layer.weights:
-            layer.set_weights(model.get_layer(layer.name).get_weights())
+        weights = model.get_layer(layer.name).get_weights() if layer.weights else []
+        beta_first = layer.name.endswith("-Norm")
+        layer.set_weights(weights[::-1] if beta_first else weights)
     batch = {"token_ids": TOKENS, "segment_ids": SEGMENTS, "padding_mask": MASK}
     np.testing.assert_allclose(
         np.array(model([TOKENS, SEGMENTS])), np.array(encoder(batch)), atol=1e-6
@@ -102,6 +103,8 @@ def test_the_outputs_are_those_of_the_heads(config, arguments, names):
 def test_gelu_is_the_exact_one_unless_told(config):
     exact = build_transformer_model(config())
     assert exact.get_layer("Transformer-0-FeedForward").activation is keras.activations.gelu
+    named = build_transformer_model(config(), gelu="tanh", hidden_act="gelu_erf")
+    assert named.get_layer("Transformer-0-FeedForward").activation is keras.activations.gelu
     tanh = build_transformer_model(config(), gelu="tanh")
     assert tanh.get_layer("Transformer-0-FeedForward").get_config()["activation"] == "gelu_tanh"
     with pytest.raises(ValueError, match="Received: gelu='gelu_tanh'"):
@@ -169,6 +172,7 @@ def test_keys_of_the_config_without_a_meaning_are_reported(config):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
+        ({"hidden_act": ["gelu", "linear"]}, "with a gate.*Received: hidden_act="),
         ({"with_pol": True}, "Unknown argument.*Received: with_pol=True"),
         ({"model": "gpt2_ml"}, "GPT and T5 families.*Received: model='gpt2_ml'"),
         ({"model": "t5.1.1"}, "GPT and T5 families.*Received: model='t5.1.1'"),
@@ -179,7 +183,7 @@ def test_keys_of_the_config_without_a_meaning_are_reported(config):
         ({"model": "electra", "application": "lm"}, "ELECTRA is an encoder only"),
         ({"model": "roformer_v2", "with_pool": True}, "has no such part. Received: with_pool=True"),
         ({"with_discriminator": True}, "BertEncoder has no such part"),
-        ({"layer_norm_cond": 3}, "layer_norm_cond has no counterpart"),
+        ({"layer_norm_cond": keras.Input((4,))}, "layer_norm_cond has no counterpart"),
         ({"residual_attention_scores": True}, "residual_attention_scores has no counterpart"),
         ({"num_attention_heads": 3}, "must divide the width"),
         ({"application": "unilm", "segment_vocab_size": 0}, "segments"),
@@ -191,8 +195,49 @@ def test_bad_arguments_are_refused(config, arguments, match):
 
 
 def test_arguments_that_only_say_no_are_fine(config):
-    model = build_transformer_model(config(), layers=None, shared_segment_embeddings=False)
+    model = build_transformer_model(
+        config(),
+        application="Encoder",
+        hierarchical_position=False,
+        layers=None,
+        shared_segment_embeddings=False,
+    )
     assert model.output_shape == (None, None, 8)
+
+
+def test_a_dtype_is_an_argument_and_no_field_of_the_config(config):
+    with pytest.warns(UserWarning, match="without a meaning here: dtype."):
+        model = build_transformer_model(config(dtype="float16"))
+    assert model.output.dtype == "float32"
+    model = build_transformer_model(config(), dtype="mixed_float16")
+    assert model.output.dtype == "float16"
+
+
+def test_the_size_of_the_keys_of_a_gau_is_that_of_the_heads_unless_given(config):
+    def size(**arguments):
+        model = build_transformer_model(config(), model="gau_alpha", **arguments)
+        return model.get_layer("Transformer-0-GatedAttentionUnit").key_size
+
+    assert size() == 4 and size(attention_head_size=6) == 6
+    assert size(attention_head_size=6, attention_key_size=2) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"vocab_size": "30"}, "vocab_size to be a positive int. Received: vocab_size='30'"),
+        ({"hidden_size": 8.0}, "Received: hidden_size=8.0"),
+        ({"num_hidden_layers": 0}, "Received: num_hidden_layers=0"),
+        ({"num_attention_heads": "2"}, "Received: num_attention_heads='2'"),
+        ({"max_position": 0}, "Received: max_position=0"),
+        ({"type_vocab_size": -1}, "an int of at least 0. Received: type_vocab_size=-1"),
+        ({"hidden_dropout_prob": "0.1"}, "a number in \\[0, 1\\). Received: hidden_dropout_prob"),
+        ({"attention_probs_dropout_prob": 1}, "Received: attention_probs_dropout_prob=1"),
+    ],
+)
+def test_an_impossible_value_in_the_config_is_named(config, change, match):
+    with pytest.raises(ValueError, match=match):
+        build_transformer_model(config(**change))
 
 
 def test_a_config_that_lacks_a_field_or_is_no_json_is_refused(config, tmp_path):
@@ -220,6 +265,9 @@ def test_the_transformer_saves_and_loads_checkpoints(config, tmp_path):
     )
     expected = np.array(bert.model([TOKENS, SEGMENTS]))
     np.testing.assert_array_equal(np.array(other.model([TOKENS, SEGMENTS])), expected)
+    other = build_transformer_model(config(), with_mlm=True, return_keras_model=False)
+    other.load_weights_from_checkpoint(tmp_path / "bert_model.ckpt")
+    np.testing.assert_array_equal(np.array(other.model([TOKENS, SEGMENTS])), expected)
     part = build_transformer_model(
         config(), keep_tokens=[0, 3, 5, 6, 9], compound_tokens=[[1, 2], ([3, 4], [1, 3])]
     )
@@ -228,8 +276,16 @@ def test_the_transformer_saves_and_loads_checkpoints(config, tmp_path):
         build_transformer_model(
             config(num_hidden_layers=3), tmp_path / "bert_model.ckpt", with_mlm=True
         )
-    lenient = build_transformer_model(
-        config(num_hidden_layers=3), tmp_path / "bert_model.ckpt", ignore_invalid_weights=True
+    with pytest.raises(ValueError, match="unused: bert/encoder/layer_1/"):
+        build_transformer_model(config(num_hidden_layers=1), tmp_path / "bert_model.ckpt")
+    build_transformer_model(
+        config(num_hidden_layers=1),
+        tmp_path / "bert_model.ckpt",
+        allow_unused=("bert/encoder/layer_1/*",),
     )
+    with pytest.warns(UserWarning, match="random therefore: bert/encoder/layer_2/"):
+        lenient = build_transformer_model(
+            config(num_hidden_layers=3), tmp_path / "bert_model.ckpt", ignore_invalid_weights=True
+        )
     tables = [m.get_layer("Embedding-Token").get_weights()[0] for m in (bert.model, lenient)]
     np.testing.assert_array_equal(*tables)

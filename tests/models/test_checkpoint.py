@@ -1,4 +1,5 @@
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -74,6 +75,33 @@ def test_a_shape_is_never_allowed_to_differ(model, values):
     values["one.bias"] = np.zeros(4)
     with pytest.raises(ValueError, match=r"one.bias, expected \(3,\), found \(4,\)"):
         assign_weights(model, TABLE, values, ("*",), ("*",))
+
+
+def test_one_str_is_no_tuple_of_patterns(model, values):
+    """The star in it would allow everything."""
+    del values["one.bias"]
+    for name in ("allow_missing", "allow_unused"):
+        with pytest.raises(ValueError, match=f"tuple of patterns. Received: {name}='x.*'"):
+            assign_weights(model, TABLE, values, **{name: "x.*"})
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "complex64", "str"])
+def test_what_is_no_floats_is_refused_before_anything_is_assigned(model, values, dtype):
+    """Integers stand for other numbers, and text would fail half way."""
+    before = model.get_weights()
+    values["two.weight"] = values["two.weight"].astype(dtype)
+    with pytest.raises(ValueError, match=f"dtype: two.weight, expected floats, found {dtype}"):
+        assign_weights(model, TABLE, values)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_floats_of_any_size_are_taken(model, values):
+    values["one.bias"] = values["one.bias"].astype("float64")
+    values["one.weight"] = values["one.weight"].astype("float16")
+    values["two.weight"] = values["two.weight"].astype(ml_dtypes.bfloat16)
+    assign_weights(model, TABLE, values)
+    np.testing.assert_allclose(model.get_weights()[2], values["two.weight"].T.astype("float32"))
 
 
 SHARED = [NamedWeight("first", "bias", "bias"), NamedWeight("third", "bias", "bias")]

@@ -38,7 +38,7 @@ def paths(tmp_path):
     return config, tmp_path / "albert_model.ckpt"
 
 
-@pytest.mark.parametrize("model", ["albert", "albert_unshared"])
+@pytest.mark.parametrize("model", ["albert", "albert_unshared", "ALBERT_Unshared"])
 def test_it_is_the_model_of_bert4keras_with_inputs_by_name(paths, batch, model):
     encoder = encoder_from_google(*paths, model=model)
     assert type(encoder) is (AlbertEncoder if model == "albert" else BertEncoder)
@@ -69,3 +69,14 @@ def test_arguments_go_before_the_config_and_ours_are_among_them(paths):
     assert encoder.get_config()["activation"] == "gelu_tanh"
     with pytest.raises(ValueError, match="Unknown argument.*Received: dropout_rates=0.1"):
         encoder_from_google(*paths, model="albert", dropout_rates=0.1)
+
+
+def test_weights_that_are_not_in_the_checkpoint_are_reported(paths):
+    config, checkpoint = paths
+    save_google_weights(encoder_from_google(config, model="albert"), checkpoint)
+    with pytest.warns(UserWarning, match="random therefore: bert/pooler/dense/bias, bert/pooler"):
+        encoder_from_google(*paths, model="albert", with_pool=True, ignore_invalid_weights=True)
+    encoder_from_google(*paths, model="albert", ignore_invalid_weights=True)  # warns of nothing
+    # The relative positions of a NEZHA are in no checkpoint.
+    save_google_weights(encoder_from_google(config, model="nezha"), checkpoint)
+    encoder_from_google(*paths, model="nezha", ignore_invalid_weights=True)

@@ -292,3 +292,8 @@ def test_the_discriminator_gives_the_probability_of_its_score(batch):
 def test_a_head_count_that_does_not_divide_the_width_is_refused(size):
     with pytest.raises(ValueError, match=f"must divide the width.*hidden_dim=8, num_heads={size}"):
         BertEncoder(**{**SIZES, "num_heads": size})
+
+
+def test_heads_without_channels_are_refused():
+    with pytest.raises(ValueError, match="must be positive.*head_size=0"):
+        BertEncoder(**SIZES, head_size=0)

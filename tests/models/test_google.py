@@ -158,6 +158,13 @@ def test_a_partial_load_reports_what_it_allowed(bert, prefix):
     assert not again.get_layer("Transformer-0-MultiHeadSelfAttention").get_weights()[0].any()
 
 
+def test_one_str_is_no_tuple_of_patterns(prefix):
+    rewrite(prefix, lambda values: values.pop(QUERY))
+    for name in ("allow_missing", "allow_unused"):
+        with pytest.raises(ValueError, match=f"tuple of patterns. Received: {name}='other/.*'"):
+            load_google_weights(make(models.BertEncoder), prefix, **{name: "other/*"})
+
+
 @pytest.mark.parametrize("kept", [1.0, 0.5, 0.0])
 def test_data_that_is_cut_off_names_the_tensors_that_are_not_whole(bert, prefix, kept):
     data = prefix.with_name(f"{prefix.name}.data-00000-of-00001")
@@ -258,6 +265,15 @@ def test_a_path_without_one_checkpoint_is_refused(prefix, bert):
         load_google_weights(bert, prefix.parent)
     with pytest.raises(ValueError, match="for a pattern of files; rename"):
         load_google_weights(bert, "weights[1]/bert_model.ckpt")
+
+
+def test_a_checkpoint_is_not_saved_where_it_could_not_be_loaded(bert, tmp_path):
+    with pytest.raises(ValueError, match="for a pattern of files; rename"):
+        save_google_weights(bert, tmp_path / "weights[1]" / "bert_model.ckpt")
+    with pytest.raises(ValueError, match="the prefix of the files.*Received: path="):
+        save_google_weights(bert, f"{tmp_path}/")
+    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.parent.glob(f"{tmp_path.name}.*"))
 
 
 def test_kept_and_compound_tokens_change_the_vocabulary(bert, prefix):

@@ -37,7 +37,7 @@ def rewrite(folder, change):
     return values
 
 
-def test_minilm_gives_the_hidden_states_of_the_formula(minilm, rng):
+def test_minilm_gives_the_hidden_states_and_sentence_vectors_of_the_formula(minilm, rng):
     encoder = encoder_from_huggingface(minilm, with_pool=True)
     values = read_safetensors(minilm)
     mask = np.array([[1] * 9, [1] * 5 + [0] * 4, [1, 1, 0, 1, 1, 1, 0, 0, 1]], bool)
@@ -54,6 +54,9 @@ def test_minilm_gives_the_hidden_states_of_the_formula(minilm, rng):
         np.testing.assert_allclose(
             output["sequence_output"][i][mask[i]], hidden[mask[i]], atol=1e-4
         )
+        sentence, expected = (x[mask[i]].mean(0) for x in (output["sequence_output"][i], hidden))
+        sentence, expected = (x / np.linalg.norm(x) for x in (sentence, expected))
+        np.testing.assert_allclose(sentence, expected, atol=1e-4)
         pooled = numpy_transformer.pool(values, hidden)
         np.testing.assert_allclose(output["pooled_output"][i], pooled, atol=1e-4)
 
@@ -146,6 +149,13 @@ def test_a_wanted_pooler_must_be_there(folder):
     rewrite(folder, lambda values: values.pop("pooler.dense.bias"))
     with pytest.raises(ValueError, match="missing: pooler.dense.bias"):
         encoder_from_huggingface(folder, with_pool=True)
+
+
+def test_one_str_is_no_tuple_of_patterns(folder):
+    rewrite(folder, lambda values: values.pop(NAME))
+    for name in ("allow_missing", "allow_unused"):
+        with pytest.raises(ValueError, match=f"tuple of patterns. Received: {name}='other.*'"):
+            encoder_from_huggingface(folder, **{name: "other.*"})
 
 
 @pytest.mark.parametrize(

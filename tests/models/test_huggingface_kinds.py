@@ -241,11 +241,16 @@ def test_an_encoder_without_names_is_refused(tmp_path):
     assert not (tmp_path / "mine").exists()
 
 
-def test_weights_in_shards_are_not_hidden_behind_others(tmp_path):
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ValueError, match="weights in shards, which readers would prefer"):
-        save_huggingface(alone(models.BertEncoder), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
+def test_older_shards_in_the_folder_do_not_hide_what_is_saved(tmp_path):
+    encoder = alone(models.BertEncoder)
+    save_huggingface(alone(models.BertEncoder), tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
+    names = read_safetensors(tmp_path / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert not equal(encoder, encoder_from_huggingface(tmp_path))
+    save_huggingface(encoder, tmp_path)
+    assert equal(encoder, encoder_from_huggingface(tmp_path))
 
 
 def test_half_precision_weights_are_saved_so_that_they_come_back(tmp_path):

@@ -148,6 +148,85 @@ def test_weights_that_are_listed_but_lack_are_named(path):
         read_legacy_hdf5(path)
 
 
+def external_values(file, group, other):
+    group.create_dataset("bias:0", (4,), "float32", external=[(other, 0, 16)])
+
+
+def external_link(file, group, other):
+    group["bias:0"] = h5py.ExternalLink(other, "/Block/Block/q_dense/bias:0")
+
+
+def external_group(file, group, other):
+    del file["Block"]
+    file["Block"] = h5py.ExternalLink(other, "/Block")
+
+
+def virtual_dataset(file, group, other):
+    layout = h5py.VirtualLayout((4,), "float32")
+    layout[:] = h5py.VirtualSource(other, "/Block/Block/q_dense/bias:0", (4,))
+    group.create_virtual_dataset("bias:0", layout)
+
+
+@pytest.mark.parametrize(
+    "change", [external_values, external_link, external_group, virtual_dataset]
+)
+def test_values_are_never_taken_from_another_file(path, layers, tmp_path, change):
+    write_legacy_hdf5(tmp_path / "other.h5", layers)
+    with h5py.File(path, "r+") as file:
+        group = file["Block/Block/q_dense"]
+        del group["bias:0"]
+        change(file, group, str(tmp_path / "other.h5"))
+    with pytest.raises(ValueError, match="from other files.*: .*/Block/q_dense/bias:0.*path="):
+        read_legacy_hdf5(path)
+
+
+def test_a_file_that_claims_more_than_it_can_hold_is_refused_before_it_fills_the_memory(path):
+    with h5py.File(path, "r+") as file:
+        del file["Norm/Norm/beta:0"]
+        shape, chunks = (10**9, 10**5), (1000, 1000)
+        file["Norm/Norm"].create_dataset("beta:0", shape, "float32", chunks=chunks)
+    with pytest.raises(ValueError, match=r"claims to hold 4\d{14} bytes"):
+        read_legacy_hdf5(path)
+
+
+def test_two_weights_of_one_name_never_take_each_others_place(tmp_path):
+    write_legacy_hdf5(tmp_path / "x.h5", {"head": {"kernel": np.ones(2)}})
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file["head"]["head_1/kernel:0"] = np.zeros(2)
+        file["head"].attrs["weight_names"] = [b"head/kernel:0", b"head_1/kernel:0"]
+    weights = read_legacy_hdf5(tmp_path / "x.h5").layers["head"]
+    assert [value[0] for value in weights.values()] == [1, 0] and "kernel" in weights
+
+
+@pytest.mark.parametrize("thing", ["group", "nothing"])
+def test_what_is_listed_but_no_tensor_is_named(path, thing):
+    with h5py.File(path, "r+") as file:
+        del file["Norm/Norm/beta:0"]
+        if thing == "group":
+            file["Norm/Norm"].create_group("beta:0")
+        else:
+            file["Norm/Norm"]["beta:0"] = h5py.Empty("float32")
+    with pytest.raises(ValueError, match="not hold.*Norm: Norm/beta:0"):
+        read_legacy_hdf5(path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "[" * 60000])
+def test_an_architecture_that_is_no_json_object_is_refused(path, text):
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = text
+    with pytest.raises(ValueError, match="attribute model_config is no.*path="):
+        read_legacy_hdf5(path)
+
+
+def test_a_file_that_claims_an_absurd_length_is_cut_off(path):
+    content = path.read_bytes()
+    length = len(content).to_bytes(8, "little")
+    assert content[:100].count(length) == 1
+    path.write_bytes(content.replace(length, (2**62).to_bytes(8, "little"), 1))
+    with pytest.raises(ValueError, match=f"of {2**62} bytes; its structure is lost"):
+        read_legacy_hdf5(path)
+
+
 @pytest.mark.parametrize("count", [1, 3, 7])
 def test_exactly_the_tensors_behind_the_end_of_a_cut_file_are_named(path, count):
     content, ends = path.read_bytes(), tensors(path)
@@ -229,6 +308,11 @@ def test_the_newer_weights_format_is_refused_with_what_to_do(tmp_path):
     model.save_weights(tmp_path / "x.weights.h5")
     with pytest.raises(ValueError, match=r"not list its layers.*model.save_weights\('name.h5'\)"):
         read_legacy_hdf5(tmp_path / "x.weights.h5")
+
+
+def test_folders_are_made(tmp_path):
+    write_legacy_hdf5(tmp_path / "new" / "x.h5", {"a": {"bias": np.ones(3)}})
+    assert list(read_legacy_hdf5(tmp_path / "new" / "x.h5").layers) == ["a"]
 
 
 def test_a_file_is_replaced_only_by_a_whole_one(path, layers):
