@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_ext import activations
+from keras_ext.ops.rows import as_rows
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -70,9 +71,7 @@ class FeedForward(keras.layers.Layer):
         self.output_dense.build((*input_shape[:-1], self.units))
 
     def call(self, inputs):
-        # On a matrix TensorFlow fuses a product with its bias and activation.
-        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        rows = self.output_dense(self.intermediate_dense(rows))
+        rows = self.output_dense(self.intermediate_dense(as_rows(inputs)))
         return ops.reshape(rows, ops.shape(inputs))
 
     def compute_output_shape(self, input_shape):

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_ext.ops.masking import mask_bias
 from keras_ext.ops.rotary import apply_rotary
+from keras_ext.ops.rows import as_rows
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -129,8 +130,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         training=None,
     ):
         size, length = self._key_size, ops.shape(inputs)[1]
-        # On a matrix TensorFlow fuses a product with its bias.
-        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        rows = as_rows(inputs)
         query = self._split_heads(self.query_dense(rows), length, size)
         key = self._split_heads(self.key_dense(rows), length, size)
         value = self._split_heads(self.value_dense(rows), length, self.head_size)
@@ -159,8 +159,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             seen = ops.any(visible, axis=-1, keepdims=True)
             mixed = mixed * ops.cast(seen, self.compute_dtype)
         mixed = ops.transpose(mixed, (0, 2, 1, 3))
-        rows = ops.reshape(mixed, (-1, self.heads * self.head_size))
-        output = self.output_dense(rows)
+        mixed = ops.reshape(mixed, (-1, length, self.heads * self.head_size))
+        output = self.output_dense(as_rows(mixed))
         return ops.reshape(output, (-1, length, output.shape[-1]))
 
     def compute_output_shape(self, input_shape):

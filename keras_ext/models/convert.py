@@ -36,7 +36,9 @@ def convert(source, target, name=None):
     old order, and ids as int32. Tokens are masked as bert4keras masks them: those with an id
     above 0, and the first, where the embedding has `mask_zero`. Models inside the model are laid
     open. The model is not compiled: loss, optimizer and its state are dropped, and the initializers
-    too. No code in the file is run.
+    too. No code in the file is run;
+    bert4keras' own Lambdas (`Pooler`, `Attention-LM-Mask`, `Attention-UniLM-Mask`) are known by their
+    names.
 
     Layers are those of bert4keras 0.11.5; before, "softmax_plus" in a `GatedAttentionUnit` had
     another scale for fewer than 16 tokens.

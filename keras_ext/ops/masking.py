@@ -75,18 +75,17 @@ def mask_scores(scores, mask):
     return ops.where(mask, scores, value)
 
 
-def mask_bias(mask, dtype="float32"):
-    """What added to scores masks them: 0 where `mask` is true, the mask value elsewhere.
+def mask_bias(mask):
+    """What, added to float32 scores, masks them: 0 where `mask` is true, -1e30 elsewhere.
 
-    One sum, forward and backward, where `mask_scores` selects; for a mask that is smaller than the
-    scores that it is broadcast to.
+    A sum costs less than the selection of `mask_scores` where the mask is smaller than the scores,
+    and its gradient nothing.
 
     Args:
         mask: boolean tensor; true keeps.
-        dtype: name of a floating point dtype, that of the scores. Defaults to "float32".
 
     Returns:
-        Tensor of the shape of `mask`.
+        float32 tensor of the shape of `mask`.
 
     Example:
 
@@ -95,8 +94,7 @@ def mask_bias(mask, dtype="float32"):
     >>> np.array(is_masked(np.array([1.0, 2.0], "float32") + bias)).tolist()
     [False, True]
     """
-    zero = ops.cast(0.0, dtype)
-    return ops.where(mask, zero, ops.cast(mask_value(dtype), dtype))
+    return ops.where(mask, ops.cast(0.0, "float32"), ops.cast(MASKED, "float32"))
 
 
 def float32_scores(scores):

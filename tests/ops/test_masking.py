@@ -12,6 +12,7 @@ from keras_ext.ops import (
     masked_logsumexp,
     masked_softmax,
 )
+from keras_ext.ops.masking import mask_bias
 
 DTYPES = ["float32", "float16", "bfloat16"]
 MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0]], bool)
@@ -66,6 +67,12 @@ def test_mask_scores_keeps_dtype_and_kept_scores(dtype):
     assert ops.dtype(masked) == dtype
     assert np.array_equal(np.array(ops.cast(masked, "float32"))[MASK], SCORES[MASK])
     assert np.array_equal(to_numpy(is_masked(masked)), ~MASK)
+
+
+def test_scores_plus_the_bias_are_masked_scores():
+    scores = SCORES.astype("float32")
+    expected = np.array(mask_scores(scores, MASK))
+    np.testing.assert_array_equal(np.array(scores + mask_bias(MASK)), expected)
 
 
 def test_mask_reaches_float32_from_float16_and_unmasked_scores_stay():
