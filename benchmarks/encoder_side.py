@@ -6,8 +6,6 @@ Compiles the jobs, prints a line of JSON about them, and for each line it then r
 a job, runs one step and prints its seconds.
 """
 
-import ctypes
-import gc
 import importlib.metadata
 import importlib.util
 import json
@@ -182,6 +180,11 @@ class TorchSteps:
             "attention_mask": torch.tensor(batch["padding_mask"]),
         }
         self.optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+        # Its state comes with the first step; one without a gradient changes no weight.
+        for weight in model.parameters():
+            weight.grad = torch.zeros_like(weight)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.weights = sum(weight.numel() for weight in model.parameters())
 
     def inference(self, mode):
@@ -210,22 +213,23 @@ class TorchSteps:
 
 
 def compiled(steps, jobs):
-    """A function for each job, or None where the side has no such mode, and its peak memory."""
-    functions, megabytes = [], []
-    for task, mode in jobs:
-        function = getattr(steps, task)(mode) if mode in steps.modes else None
-        functions.append(function)
-        if function is None:
-            megabytes.append(None)
-            continue
-        function()
-        gc.collect()
-        # What the jobs before have freed is not to count as the baseline's.
-        ctypes.CDLL(None).malloc_trim(0)
-        baseline = resident_megabytes("VmRSS")
-        restart_peak()
-        function()
-        megabytes.append(resident_megabytes("VmHWM") - baseline)
+    """A function for each job, None where the side has no such mode, and its peak memory.
+
+    That is resident memory above weights and optimizer; only of the first mode, inference before
+    training, since TensorFlow keeps what it has once had.
+    """
+    functions, megabytes = [None] * len(jobs), [None] * len(jobs)
+    first = jobs[0][1]
+    baseline = resident_megabytes("VmRSS")
+    for job in sorted(range(len(jobs)), key=lambda job: (jobs[job][1] != first, jobs[job][0])):
+        task, mode = jobs[job]
+        if mode in steps.modes:
+            functions[job] = getattr(steps, task)(mode)
+            functions[job]()
+            restart_peak()
+            functions[job]()
+            if mode == first:
+                megabytes[job] = resident_megabytes("VmHWM") - baseline
     return functions, megabytes
 
 
@@ -242,7 +246,12 @@ def main():
     steps = make_steps(sizes, batch, **kwargs)
     functions, megabytes = compiled(steps, arguments["jobs"])
     versions = {name: importlib.metadata.version(name) for name in packages}
-    about = {"weights": steps.weights, "megabytes": megabytes, "versions": versions}
+    about = {
+        "weights": steps.weights,
+        "can": [function is not None for function in functions],
+        "megabytes": megabytes,
+        "versions": versions,
+    }
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
         start = time.perf_counter()

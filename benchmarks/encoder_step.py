@@ -93,7 +93,7 @@ def compare(names, jobs, sizes, shape, rounds):
     for _ in range(rounds):
         for job in range(len(jobs)):
             for side in sides:
-                if about[side.name]["megabytes"][job] is not None:
+                if about[side.name]["can"][job]:
                     about[side.name]["seconds"][job].append(side.time(job))
         sides.reverse()
     for side in sides:
@@ -114,7 +114,9 @@ def table_rows(ours, about, jobs):
                 # Each round has its own ratio: what disturbs a round disturbs both.
                 ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
                 cells += [f"{statistics.median(seconds) * 1e3:.0f}"]
-                cells += [f"{statistics.median(ratios):.2f}", f"{side['megabytes'][job]:.0f}"]
+                megabytes = side["megabytes"][job]
+                cells += [f"{statistics.median(ratios):.2f}"]
+                cells += ["" if megabytes is None else f"{megabytes:.0f}"]
             if cells:
                 yield [name, mode, *cells]
 
