@@ -86,13 +86,21 @@ def median_times(sides, repeats):
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
-def print_table(title, headers, rows, repeats):
-    """Prints a Markdown table under a title and a line of versions and device."""
+def print_table(title, headers, rows, repeats=None):
+    """Prints a Markdown table under a title and a line of versions and device.
+
+    Args:
+        title: str.
+        headers: list of str.
+        rows: list of lists of cells.
+        repeats: int, rounds of `median_times`, or None if no times were taken.
+    """
     modules = [importlib.import_module(name) for name in ("keras", BACKEND, "numpy")]
     versions = ", ".join(f"{module.__name__} {module.__version__}" for module in modules)
     device = keras.distribution.list_devices()[0]
     print(f"### {title}\n")
-    print(f"Median of {repeats} interleaved runs; {versions}, Python {platform.python_version()};")
+    measured = "" if repeats is None else f"Median of {repeats} interleaved runs; "
+    print(f"{measured}{versions}, Python {platform.python_version()};")
     print(f"{device}, {_processor()}, {os.cpu_count()} cores.\n")
     print("| " + " | ".join(headers) + " |")
     print("|---" * len(headers) + "|")

@@ -3,8 +3,30 @@
 Importing this package registers every serialisable object, so that saved models load.
 """
 
-from keras_ext import activations, data, layers, losses, metrics, models, ops, tasks
+from keras_ext import (
+    activations,
+    data,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    optimizers,
+    tasks,
+    training,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["activations", "data", "layers", "losses", "metrics", "models", "ops", "tasks"]
+__all__ = [
+    "activations",
+    "data",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "optimizers",
+    "tasks",
+    "training",
+]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from harness_backend import compiled
 from harness_compare import compare, relative_difference, run, to_numpy
-from harness_kinds import LENGTH, LayerRow, by_name
+from harness_kinds import LENGTH, LayerRow, OptimizerRow, by_name
 from keras import ops, tree
 from reload_saved import outputs_of
 
@@ -65,12 +65,12 @@ def check_config(row):
         assert config[name] == serialised(value), (
             f"{row}: the config of {name} is {config[name]!r}, passed was {serialised(value)!r}"
         )
-    again = row.cls.from_config(config).get_config()
+    again = row.cls.from_config(dict(config)).get_config()
     assert again == config, f"{row}: from_config changes the config to {again}"
     stored = keras.saving.serialize_keras_object(subject)
     again = keras.saving.deserialize_keras_object(stored).get_config()
     assert again == config, f"{row}: serialisation changes the config to {again}"
-    if isinstance(row, LayerRow):
+    if isinstance(row, (LayerRow, OptimizerRow)):
         row.build(subject)
         again = subject.get_config()
         assert again == config, f"{row}: build changes the config to {again}"

@@ -22,6 +22,18 @@ if keras.backend.backend() == "tensorflow":
         gradients = tape.gradient(scalar, tensors, unconnected_gradients="zero")
         return value, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
+    def rows_gradient(values, indices, shape):
+        """The gradient of a table: sparse, as that of an `Embedding` is."""
+        return tf.IndexedSlices(tf.constant(values), tf.constant(indices), tf.constant(shape))
+
+    def compiled_step(optimizer, variables):
+        """A step of an optimizer, compiled with XLA: a function of gradients."""
+
+        def step(gradients):
+            optimizer.apply(gradients, variables)
+
+        return tf.function(step, jit_compile=True, autograph=False)
+
 else:
     import jax
 
@@ -38,3 +50,20 @@ else:
         """
         (_, value), gradients = jax.value_and_grad(function, has_aux=True)(tensors)
         return value, gradients
+
+    def rows_gradient(values, indices, shape):
+        """The gradient of a table, which is dense in JAX."""
+        return jax.numpy.zeros(shape, values.dtype).at[indices].add(values)
+
+    def compiled_step(optimizer, variables):
+        """A step of an optimizer, compiled with XLA: a function of gradients."""
+        stateless = jax.jit(optimizer.stateless_apply)
+
+        def step(gradients):
+            slots, weights = ([v.value for v in part] for part in (optimizer.variables, variables))
+            weights, slots = stateless(slots, gradients, weights)
+            state = [*variables, *optimizer.variables]
+            for variable, value in zip(state, [*weights, *slots], strict=True):
+                variable.assign(value)
+
+        return step

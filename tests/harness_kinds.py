@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 from keras import ops, tree
+from reload_saved import train
 
 from keras_ext.ops import mask_value
 
@@ -196,3 +197,65 @@ class FunctionRow(Row):
         inputs = {name: keras.Input(x.shape[1:], name=name) for name in self.inputs}
         (symbol,) = inputs.values()
         return keras.Model(inputs, keras.layers.Activation(self.cls, dtype=policy)(symbol))
+
+
+class OptimizerRow(Row):
+    """An optimizer. `inputs` are batches to train on: `train_x` and `train_y`, (steps, b, ...)."""
+
+    general = {"name": "renamed"}
+
+    def make(self, policy="float32", **general):
+        # An optimizer that stands inside serves one model only.
+        arguments = {
+            name: value.from_config(value.get_config()) if hasattr(value, "get_config") else value
+            for name, value in self.arguments.items()
+        }
+        return self.cls(**arguments, **general)
+
+    def optimizer(self):
+        return self.make()
+
+    def build(self, optimizer):
+        optimizer.build(self.model().trainable_variables)
+
+    def model(self, policy="float32"):
+        """A small model with weights of all kinds; the gradient of its table is sparse."""
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input(self.inputs["train_x"].shape[2:], dtype="int32"),
+                # Wide enough that the first scale of the loss overflows nowhere in float16.
+                keras.layers.Embedding(
+                    6, 4, keras.initializers.RandomNormal(stddev=1.0), name="table", dtype=policy
+                ),
+                keras.layers.LayerNormalization(name="norm", dtype=policy),
+                keras.layers.Flatten(dtype=policy),
+                keras.layers.Dense(3, name="dense", dtype=policy),
+            ]
+        )
+        model.dtype_policy = policy  # by which `compile` decides on loss scaling
+        return model
+
+    def compiled_model(self, policy):
+        model = self.model(policy)
+        # Without compiling, which is quick, save in JAX, which compiles each condition anew.
+        eager = keras.backend.backend() == "tensorflow"
+        model.compile(self.optimizer(), "mse", run_eagerly=eager)
+        return model
+
+    def saved_model(self, policy):
+        model = self.compiled_model(policy)
+        train(model, self.inputs["train_x"][:3], self.inputs["train_y"][:3])
+        return model
+
+
+class ScheduleRow(OptimizerRow):
+    """A schedule of the learning rate, which plain gradient descent follows."""
+
+    general = {}
+
+    def optimizer(self):
+        return keras.optimizers.SGD(self.make())
+
+    def build(self, schedule):
+        pass

@@ -18,9 +18,14 @@ import keras_ext  # noqa: F401
 def outputs_of(model, inputs):
     """What a model computes, by name, as float32 (which holds all half precision numbers).
 
-    A model that was compiled with a loss or a metric computes that.
+    A model that was compiled with a loss or a metric computes that. One with an optimizer goes on
+    training: then it is all the weights and slots that count.
     """
-    if "y_true" in inputs:
+    if "train_x" in inputs:
+        train(model, inputs["train_x"][3:], inputs["train_y"][3:])
+        outputs = {f"weight_{i}": weight for i, weight in enumerate(model.weights)}
+        outputs |= {f"slot_{i}": slot for i, slot in enumerate(model.optimizer.variables)}
+    elif "y_true" in inputs:
         y_true, y_pred = inputs["y_true"], model(inputs["y_pred"])
         outputs = model.compute_metrics(None, y_true, y_pred)
         if model.loss is not None:
@@ -29,6 +34,12 @@ def outputs_of(model, inputs):
         outputs = model(inputs)
     outputs = outputs if isinstance(outputs, dict) else {"output": outputs}
     return {name: np.array(keras.ops.cast(x, "float32")) for name, x in outputs.items()}
+
+
+def train(model, x, y):
+    """One step with each batch."""
+    for batch, target in zip(x, y, strict=True):
+        model.train_on_batch(batch, target)
 
 
 def write_outputs(model, path):

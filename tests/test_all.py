@@ -9,13 +9,22 @@ from importlib import import_module
 from pathlib import Path
 
 import harness
+import harness_optimizers
 import keras
 import numpy as np
 import pytest
-from harness_kinds import LENGTH, FunctionRow, LayerRow, LossRow, MetricRow
+from harness_kinds import (
+    LENGTH,
+    FunctionRow,
+    LayerRow,
+    LossRow,
+    MetricRow,
+    OptimizerRow,
+    ScheduleRow,
+)
 
 import keras_ext
-from keras_ext import activations, layers, losses, metrics, models
+from keras_ext import activations, layers, losses, metrics, models, optimizers
 
 RNG = np.random.default_rng(0)
 MASK = np.array([[1] * LENGTH, [1, 1, 1, 1, 0, 0, 0], [0] * LENGTH], "bool")
@@ -278,8 +287,156 @@ ROWS = [
     ),
     FunctionRow(activations.gelu_tanh, {}, {"x": RNG.normal(size=(3, 5)).astype("float32")}),
 ]
+
+TRAINING = {
+    "train_x": RNG.integers(0, 6, (6, 8, 3)).astype("int32"),
+    "train_y": RNG.normal(size=(6, 8, 3)).astype("float32"),
+}
+RATE = 2.0**-6  # a float32, so that the config is what was passed
+
+
+def base(cls=keras.optimizers.Adam, **arguments):
+    """An optimizer of Keras to stand inside. Each row copies it."""
+    return cls(RATE, **arguments)
+
+
+def stack():
+    """All wrappers, in their order."""
+    optimizer = base(keras.optimizers.AdamW, use_ema=True, ema_momentum=0.75)
+    optimizer = optimizers.ParameterwiseLR(optimizer, [["table", 0.5]], lazy_rows="table")
+    optimizer = optimizers.LayerAdaptation(optimizer)
+    optimizer = optimizers.Lookahead(optimizer, sync_period=2)
+    optimizer = optimizers.GradientAccumulation(optimizer, steps=2)
+    return optimizers.NonFiniteGuard(optimizer, mode="shrink")
+
+
+OPTIMIZER_ROWS = [
+    OptimizerRow(optimizers.Tiger, {"learning_rate": RATE}, TRAINING),
+    OptimizerRow(
+        optimizers.Tiger,
+        {
+            "learning_rate": RATE,
+            "beta": 0.5,
+            "weight_decay": 0.25,
+            "gradient_accumulation_steps": 2,
+            "vector_lr_scale": 0.25,
+            "min_rms": 0.5,
+            "rowwise": "table",
+            "nonfinite": "skip",
+            "nonfinite_scope": "global",
+            "lazy_rows": True,
+            "clipnorm": 1.0,
+            "use_ema": True,
+        },
+        TRAINING,
+        "lazy",
+    ),
+    OptimizerRow(
+        optimizers.Tiger,
+        {
+            "learning_rate": RATE,
+            "gradient_accumulation_steps": 2,
+            "min_rms": 0.0,
+            "vector_vars": "bias|beta|gamma",
+            "center_one_vars": "gamma",
+            "nonfinite": "reference",
+            "shrink_ratio": 0.5,
+            "count_micro_steps": True,
+        },
+        TRAINING,
+        "reference",
+    ),
+    OptimizerRow(
+        optimizers.Tiger,
+        {"learning_rate": RATE, "scale_parameter": False, "nonfinite": "propagate"},
+        TRAINING,
+        "unscaled",
+    ),
+    OptimizerRow(optimizers.NonFiniteGuard, {"inner_optimizer": base()}, TRAINING),
+    OptimizerRow(
+        optimizers.NonFiniteGuard,
+        {
+            "inner_optimizer": base(keras.optimizers.SGD, momentum=0.5, nesterov=True),
+            "mode": "shrink",
+            "shrink_ratio": 0.75,
+        },
+        TRAINING,
+        "shrink",
+    ),
+    OptimizerRow(optimizers.GuardedLossScale, {"inner_optimizer": base()}, TRAINING),
+    OptimizerRow(
+        optimizers.GuardedLossScale,
+        {
+            "inner_optimizer": stack(),
+            "initial_scale": 64.0,
+            "dynamic_growth_steps": 2,
+            "min_scale": 1.0,
+            "max_scale": 128.0,
+        },
+        TRAINING,
+        "stack",
+    ),
+    OptimizerRow(
+        optimizers.GuardedLossScale,
+        {
+            "inner_optimizer": base(optimizers.Tiger, gradient_accumulation_steps=4),
+            "dynamic": False,
+            "initial_scale": 64.0,
+        },
+        TRAINING,
+        "fixed",
+    ),
+    OptimizerRow(
+        optimizers.GradientAccumulation,
+        {"inner_optimizer": base(weight_decay=0.25, use_ema=True), "steps": 2},
+        TRAINING,
+    ),
+    OptimizerRow(
+        optimizers.ParameterwiseLR,
+        {"inner_optimizer": base(), "rules": [["bias", 2.0], ["table|norm", 0.5]]},
+        TRAINING,
+    ),
+    OptimizerRow(
+        optimizers.ParameterwiseLR,
+        {"inner_optimizer": base(), "rules": [["norm", 3.0]], "lazy_rows": "table"},
+        TRAINING,
+        "lazy",
+    ),
+    OptimizerRow(optimizers.LayerAdaptation, {"inner_optimizer": base()}, TRAINING),
+    OptimizerRow(
+        optimizers.LayerAdaptation,
+        {
+            "inner_optimizer": base(keras.optimizers.Lion),
+            "exclude": "gamma",
+            "clip": [0.25, None],
+            "rowwise": "table",
+        },
+        TRAINING,
+        "other",
+    ),
+    OptimizerRow(optimizers.Lookahead, {"inner_optimizer": base()}, TRAINING),
+    OptimizerRow(
+        optimizers.Lookahead,
+        {
+            "inner_optimizer": base(optimizers.Tiger, gradient_accumulation_steps=2),
+            "sync_period": 2,
+            "slow_step_size": 0.25,
+        },
+        TRAINING,
+        "other",
+    ),
+    ScheduleRow(optimizers.PiecewiseLinear, {"points": [[2, 0.125], [9, 0.0]]}, TRAINING),
+    ScheduleRow(
+        optimizers.PiecewiseLinear,
+        {"points": [[1, 0.125], [3, 0.25]], "base": 0.5, "from_zero": False},
+        TRAINING,
+        "other",
+    ),
+]
+ROWS += OPTIMIZER_ROWS
 CLASS_ROWS = [row for row in ROWS if not isinstance(row, FunctionRow)]
 LAYER_ROWS = [row for row in ROWS if isinstance(row, LayerRow)]
+CALLED_ROWS = [row for row in ROWS if not isinstance(row, OptimizerRow)]
 
 
 def rows(rows):
@@ -306,18 +463,18 @@ def test_build_alone_makes_every_weight(row):
     harness.check_build(row)
 
 
-@rows(ROWS)
+@rows(CALLED_ROWS)
 @pytest.mark.parametrize("policy", harness.POLICIES)
 def test_output_has_the_promised_shape_and_dtype(row, policy):
     harness.check_output(row, policy)
 
 
-@rows(ROWS)
+@rows(CALLED_ROWS)
 def test_xla_equals_eager_and_the_second_call_does_not_trace(row):
     harness.check_xla(row)
 
 
-@rows(ROWS)
+@rows(CALLED_ROWS)
 @pytest.mark.parametrize("policy", harness.TOLERANCES)
 def test_half_precision_is_finite_and_near_float32(row, policy):
     harness.check_low_precision(row, policy)
@@ -326,6 +483,17 @@ def test_half_precision_is_finite_and_near_float32(row, policy):
 @rows([row for row in LAYER_ROWS if harness.masks(row)])
 def test_padding_changes_nothing(row):
     harness.check_padding(row)
+
+
+@rows(OPTIMIZER_ROWS)
+def test_an_optimizer_steps_under_xla_as_in_eager_execution(row):
+    harness_optimizers.check_compiled(row)
+
+
+@rows(OPTIMIZER_ROWS)
+@pytest.mark.parametrize("policy", harness.TOLERANCES)
+def test_an_optimizer_trains_in_half_precision_at_the_rate_that_is_set(row, policy):
+    harness_optimizers.check_training(row, policy)
 
 
 def test_every_serialisable_object_is_in_the_table():
@@ -345,7 +513,7 @@ def test_every_public_class_with_a_config_is_registered():
 
 def test_a_fresh_process_loads_what_was_saved_and_gives_the_same_bits(tmp_path):
     expected = {}
-    # Losses, metrics and functions have no policy of their own.
+    # Losses, metrics, functions and optimizers have no policy of their own.
     saved = [(row, "float32") for row in ROWS]
     saved += itertools.product(LAYER_ROWS, harness.TOLERANCES)
     for row, policy in saved:

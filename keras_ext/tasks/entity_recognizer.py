@@ -89,9 +89,9 @@ class EntityRecognizer:
         """Chooses the optimizer and Keras' other training settings.
 
         Args:
-            optimizer: a Keras optimizer or its name. None: AdamW whose learning rate warms up over
-                the first tenth of the steps that `fit` will make and then decays to 0 along a
-                cosine, with gradients clipped to norm 1; each `fit` starts a new one.
+            optimizer: a Keras optimizer or its name; where a layer computes in float16, it is put
+                into a `GuardedLossScale`. None: AdamW, warmed up over the first tenth of the steps
+                of `fit`, decayed to 0 along a cosine, clipped to norm 1, anew for each `fit`.
             learning_rate: float, the peak. 1e-4 suits pretrained encoders (3e-4 small ones such as
                 MiniLM), 8e-4 small ones trained from scratch. This and the next two only where
                 `optimizer` is None.

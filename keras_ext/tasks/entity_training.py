@@ -6,7 +6,9 @@ import keras
 import numpy as np
 
 from keras_ext.data import check_records, plan, validate
+from keras_ext.optimizers import GuardedLossScale
 from keras_ext.tasks.entity_batches import EntityBatches
+from keras_ext.training import OptimizerMonitor
 
 
 class Training:
@@ -35,7 +37,7 @@ class Training:
     def compile(self, model, optimizer):
         """Compiles the model with an optimizer."""
         if self.arguments.get("auto_scale_loss", True):
-            optimizer = with_loss_scaling(optimizer, model)
+            optimizer = guarded(optimizer, model)
         model.compile(optimizer=optimizer, **self.arguments)
 
     def fit(
@@ -74,10 +76,13 @@ class Training:
             if verbose and report.lost:
                 print(f"validation data\n{report}")  # noqa: T201
         keep = KeepBest(recognizer, validation_records, 2 * batch_size)
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        optimizer = model.optimizer
+        while hasattr(optimizer, "inner_optimizer"):
+            optimizer = optimizer.inner_optimizer
         # Averaged weights are put in place before they are measured, and taken out after it.
         swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if optimizer.use_ema else []
-        callbacks = [*swap, keep, *(callbacks or [])]
+        check = keras.callbacks.LambdaCallback(on_epoch_end=keep.check)
+        callbacks = [check, OptimizerMonitor(), *swap, keep, *(callbacks or [])]
         try:
             history = model.fit(
                 batches, epochs=epochs, callbacks=callbacks, verbose=verbose, shuffle=False
@@ -117,24 +122,23 @@ def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):
     return optimizer
 
 
-def with_loss_scaling(optimizer, model):
-    """The optimizer, in Keras' loss scaling where the model computes in float16.
+def guarded(optimizer, model):
+    """The optimizer, in a `GuardedLossScale` where a layer of the model computes in float16.
 
-    Keras wraps it itself only where float16 is the policy of the model object, not that of its
-    layers. Without scaling, small gradients vanish in float16.
+    Keras scales the loss itself only where float16 is the policy of the model object, not that of
+    its layers. Without scaling, small gradients vanish in float16.
 
     Args:
-        optimizer: a Keras optimizer or its name.
-        model: the model of an `EntityRecognizer`.
+        optimizer: a Keras optimizer or its name. One with loss scaling stays as it is.
+        model: a `keras.Model`.
 
     Returns:
         A Keras optimizer.
     """
     optimizer = keras.optimizers.get(optimizer)
-    half = model.get_layer("span_scores").compute_dtype == "float16"
-    if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+    return GuardedLossScale(optimizer) if half and not scaled else optimizer
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -142,8 +146,7 @@ class KeepBest(keras.callbacks.Callback):
 
     With validation records it adds `val_f1`, `val_precision`, `val_recall` and `val_nested_f1` to
     the logs, where later callbacks, the progress bar and the history find them, and keeps the
-    weights with the best F1; without, those of the last epoch. A loss or weights that are not
-    finite end the training with a RuntimeError.
+    weights with the best F1; without, those of the last epoch.
 
     Args:
         recognizer: the `EntityRecognizer` that is trained.
@@ -158,8 +161,12 @@ class KeepBest(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.best, self.weights = -1.0, recognizer.model.get_weights()
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs = {} if logs is None else logs
+    def check(self, epoch, logs):
+        """Ends training, before anything else at the end of an epoch, if it is not finite.
+
+        Raises:
+            RuntimeError: if the loss or a weight is not finite.
+        """
         loss, weights = logs.get("loss", 0.0), self.model.get_weights()
         if not math.isfinite(loss) or not all(np.isfinite(w).all() for w in weights):
             raise RuntimeError(
@@ -167,6 +174,9 @@ class KeepBest(keras.callbacks.Callback):
                 "finite after it. The best weights from before this epoch are restored. A lower "
                 "learning rate, or float32 instead of mixed_float16, usually helps."
             )
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs, weights = {} if logs is None else logs, self.model.get_weights()
         if self.records is None:
             self.weights = weights
             return

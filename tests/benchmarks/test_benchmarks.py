@@ -1,10 +1,14 @@
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
+import optimizer_quality
 import pytest
+from character_model import character_model, pieces
 from ner_pretrained import decode_bio
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -51,3 +55,86 @@ def test_both_sides_give_the_same(script, arguments):
 )
 def test_bio_tags_are_read_as_conlleval_does(tags, spans):
     np.testing.assert_array_equal(decode_bio(np.array(tags)), np.array(spans).reshape(-1, 3))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="the script runs on TensorFlow")
+def test_optimizer_state_and_steps():
+    """Of 4 bytes a weight, AdamW keeps two, one more to accumulate; Tiger keeps one."""
+    sizes = "--vocabulary 30 --layers 1 --width 64 --rows 0 4 --steps 2 --repeats 1 --modes graph"
+    child = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "optimizers.py"), *sizes.split(), "--no-memory"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert child.returncode == 0, child.stderr[-2000:]
+    cells = [line.strip("| ").split(" | ") for line in child.stdout.splitlines() if "graph" in line]
+    state = {(name, int(steps)): float(held) for name, steps, _, held, *_ in cells}
+    expected = {("AdamW", 1): 8, ("AdamW", 2): 12, ("Tiger", 1): 4, ("Tiger", 2): 4}
+    # What counts steps is 12 bytes and more, a flag for each variable: little beside 87,000 weights.
+    assert {key: state[key] for key in expected} == pytest.approx(expected, abs=0.02)
+    assert len(cells) == 2 * 7
+
+
+def test_pieces_are_followed_by_their_next_characters():
+    x, y = pieces(np.arange(10), [0, 4], 3)
+    assert x.tolist() == [[0, 1, 2], [4, 5, 6]]
+    assert y.tolist() == [[1, 2, 3], [5, 6, 7]]
+
+
+def test_character_model_sees_only_the_past():
+    model = character_model(characters=7, width=32, layers=2)
+    text = np.array([[1, 2, 3, 4, 5]])
+    other = np.array([[1, 2, 3, 6, 5]])
+    scores, changed = (keras.ops.convert_to_numpy(model(ids)) for ids in (text, other))
+    np.testing.assert_allclose(scores[:, :3], changed[:, :3], rtol=1e-5, atol=1e-6)
+    assert abs(scores[:, 3:] - changed[:, 3:]).min(axis=-1).max() > 1e-4
+
+
+def test_best_rate_and_lowest_point():
+    rates = [1e-3, 1e-2, 1e-1]
+    # A parabola in log10(rate) whose lowest point is at 10^-2.2.
+    losses = {rate: [(np.log10(rate) + 2.2) ** 2 + 1] for rate in rates}
+    assert optimizer_quality.best_rate(losses, lower=True) == 1e-2
+    assert optimizer_quality.lowest_point(losses) == f"{10**-2.2:.1e}"
+    losses[1e-1] = [float("nan")]
+    assert optimizer_quality.best_rate(losses, lower=True) == 1e-2
+    assert optimizer_quality.lowest_point({1e-2: [1.0], 1e-3: [2.0]}) == "≥ 1.0e-02"
+    assert optimizer_quality.best_rate({1e-3: [0.1, 0.3], 1e-2: [0.25, 0.25]}, lower=False) == 1e-2
+
+
+def test_interrupted_runs_go_on(tmp_path):
+    runs = []
+
+    def measure(rate, seed):
+        runs.append((rate, seed))
+        return rate + seed
+
+    path = tmp_path / "runs.jsonl"
+    first = optimizer_quality.Runs(path)
+    assert first.score(measure, rate=0.5, seed=1) == first.score(measure, rate=0.5, seed=1) == 1.5
+    again = optimizer_quality.Runs(path)
+    assert again.score(measure, rate=0.5, seed=1) == 1.5
+    assert again.score(measure, rate=0.5, seed=2) == 2.5
+    assert runs == [(0.5, 1), (0.5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("part", "sizes", "table"),
+    [
+        ("width", "--steps 2 --length 256 --layers 1 --seeds 0 --widths 32", "| Tiger | 32 |"),
+        (
+            "cluener",
+            "--sentences 32 --dev-sentences 4 --epochs 1 --width 32 --layers 1 --seeds 1",
+            "| Tiger |",
+        ),
+    ],
+)
+def test_optimizer_quality(data_folder, tmp_path, capsys, part, sizes, table):
+    path = tmp_path / "runs.jsonl"
+    words = [part, *sizes.split(), "--rates", "0.001", "--optimizers", "Tiger"]
+    optimizer_quality.main([*words, "--results", str(path)])
+    assert table in capsys.readouterr().out
+    for record in map(json.loads, path.read_text().splitlines()):
+        assert np.isfinite(record["score"])

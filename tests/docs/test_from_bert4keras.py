@@ -284,35 +284,3 @@ def test_two_texts_are_cut_from_the_longer_one(page):
     start, end = page["tokenizer"].start_id, page["tokenizer"].end_id
     assert ids == [start, a, a, a, end, bc, bc, end]
     assert segments == [0, 0, 0, 0, 0, 1, 1, 1]
-
-
-def test_the_schedule_is_piecewise_linear(page):
-    points = [(0, 0.0), (10, 1.0), (30, 0.1)]
-    schedule = page["PiecewiseLinear"](2.0, points)
-    steps = np.arange(40)
-    expected = 2.0 * np.interp(steps, *np.array(points).T)
-    np.testing.assert_allclose([float(schedule(step)) for step in steps], expected, atol=1e-6)
-    again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
-    assert float(again(20)) == float(schedule(20))
-
-
-def trained(callbacks, **arguments):
-    """A weight that falls by 1 in each update of 2 batches, and 4 updates; with an optimizer."""
-    weight = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
-    model = keras.Sequential([keras.Input((1,)), weight])
-    optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2, **arguments)
-    model.compile(optimizer, lambda y, x: x)
-    ones = np.ones((8, 1), "float32")
-    model.fit(ones, ones, batch_size=1, epochs=1, verbose=0, callbacks=callbacks)
-    return float(weight.kernel.numpy()[0, 0])
-
-
-def test_the_average_is_over_updates_where_keras_averages_over_batches(page):
-    half = [0.5**i for i in range(1, 5)]
-    expected = np.average([-4.0, -3.0, -2.0, -1.0], weights=half)
-    assert trained([page["AverageOfUpdates"](0.5)]) == pytest.approx(expected, abs=1e-6)
-    # The gap in Keras 3.15 of which the page warns; where it is closed, the page must change.
-    average = 0.0
-    for update in range(1, 5):
-        average = (average - update) / 2 if update > 1 else -1.0
-    assert abs(trained([], use_ema=True, ema_momentum=0.5) - average) > 0.05

@@ -8,6 +8,7 @@ import pytest
 from keras_ext.data import Tokenizer, resolve
 from keras_ext.metrics import SpanF1, score_entities
 from keras_ext.ops import decode_spans
+from keras_ext.optimizers import GradientAccumulation, GuardedLossScale
 from keras_ext.tasks import Entity
 
 
@@ -180,12 +181,27 @@ def test_training_in_half_precision_is_finite_and_learns(new_recognizer, records
     recognizer = new_recognizer(dtype=dtype)
     recognizer.compile(learning_rate=0.01, jit_compile=True)
     history = recognizer.fit(records, epochs=8, batch_size=8, verbose=0)
-    scaled = isinstance(recognizer.model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert scaled == (dtype == "mixed_float16")
+    scaled = isinstance(recognizer.model.optimizer, GuardedLossScale)
+    assert scaled == ("skipped_steps" in history.history) == (dtype == "mixed_float16")
     losses = history.history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] / 4
     assert all(np.isfinite(w).all() for w in recognizer.model.get_weights())
+
+
+def test_a_users_stack_is_guarded_flushed_and_averaged(new_recognizer, records):
+    """In float16 in only one layer: 6 windows of 4 batches, one of 2, and averages at the end."""
+    inner = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5)
+    recognizer = new_recognizer()
+    recognizer.model.get_layer("span_scores").dtype_policy = "mixed_float16"
+    recognizer.compile(optimizer=GradientAccumulation(inner, steps=4))
+    optimizer = recognizer.model.optimizer
+    assert isinstance(optimizer, GuardedLossScale)
+    history = recognizer.fit(records[:26], epochs=1, batch_size=1, verbose=0)
+    assert history.history["skipped_steps"] == [0] and int(inner.iterations) == 7
+    averages = inner._model_variables_moving_average
+    for weight, average in zip(recognizer.model.get_weights(), averages, strict=True):
+        np.testing.assert_array_equal(weight, keras.ops.convert_to_numpy(average))
 
 
 def test_a_users_optimizer_goes_on_where_it_was(new_recognizer, records):

@@ -1,0 +1,37 @@
+"""Whether a step's gradients can be used."""
+
+from keras import ops
+
+from keras_ext.optimizers.replicas import sum_over_replicas, values_of
+
+
+def all_finite(gradients, optimizer):
+    """Whether a training step is good: squared norm of the gradients and learning rate are finite.
+
+    An entry that is NaN or infinite makes the norm so, and entries beyond about 1e19, whose square
+    is not a float32, do it too: they would ruin the second moments of Adam. The gradients of every
+    replica count.
+
+    Args:
+        gradients: list of tensors, sparse gradients or None, of this replica.
+        optimizer: a Keras optimizer, whose learning rate counts.
+
+    Returns:
+        Boolean scalar, the same on all replicas.
+    """
+    norms = [
+        ops.sum(ops.square(ops.cast(values_of(gradient), "float32")))
+        for gradient in gradients
+        if gradient is not None
+    ]
+    rates = [ops.cast(rate, "float32") for rate in _learning_rates(optimizer)]
+    total = ops.sum(ops.stack([*norms, *rates]))
+    (bad,) = sum_over_replicas([1.0 - ops.cast(ops.isfinite(total), "float32")])
+    return ops.equal(bad, 0.0)
+
+
+def _learning_rates(optimizer):
+    """Its learning rate, or those of a `keras.optimizers.MultiOptimizer` in it."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return [each.learning_rate for each in getattr(optimizer, "optimizers", [optimizer])]

@@ -1,0 +1,117 @@
+"""How Tiger treats each variable, decided once, by path and rank; and which gradients count."""
+
+import math
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_ext.optimizers.kinds import center, is_vector, leaf, matching
+from keras_ext.optimizers.replicas import squared_norm, values_of, with_values
+
+
+class Rule(NamedTuple):
+    """How Tiger treats one variable.
+
+    Args:
+        scale: "rows", "all" or None: whose root mean square scales the rate, if any does.
+        factor: float on the learning rate.
+        weight_decay: float.
+        center: float, what shrinking moves the values towards.
+        lazy: whether only rows that received a gradient move.
+    """
+
+    scale: str | None
+    factor: float
+    weight_decay: float
+    center: float
+    lazy: bool
+
+    def rate(self, value, learning_rate, min_rms):
+        """The step size, a float32 scalar, or (rows, 1) for a table of rows."""
+        rate = self.factor * learning_rate
+        if self.scale == "rows":
+            mean = ops.mean(ops.square(value), axis=-1, keepdims=True)
+        elif self.scale == "all":
+            mean = squared_norm(value) / math.prod(value.shape)
+        else:
+            return rate
+        return rate * ops.maximum(ops.sqrt(mean), min_rms)
+
+    def step(self, value, momentum, rate, shrink):
+        """What is subtracted from the values."""
+        step = rate * ops.sign(momentum) + (rate * self.weight_decay + shrink) * value
+        return step - shrink * self.center if self.center else step
+
+
+def rules(optimizer, variables):
+    """The rule of each variable.
+
+    Args:
+        optimizer: a `Tiger`.
+        variables: list of `keras.Variable`.
+
+    Returns:
+        A list of `Rule`.
+
+    Raises:
+        ValueError: if a pattern of the user matches no variable.
+    """
+    vectors = [is_vector(variable) for variable in variables]
+    centers = [center(variable) for variable in variables]
+    rows = [leaf(variable).endswith("embeddings") for variable in variables]
+    if optimizer.vector_vars is not None:
+        vectors = matching(variables, optimizer.vector_vars, "vector_vars")
+    if optimizer.center_one_vars is not None:
+        ones = matching(variables, optimizer.center_one_vars, "center_one_vars")
+        centers = [float(one) for one in ones]
+    if optimizer.rowwise != "embeddings":
+        rows = matching(variables, optimizer.rowwise, "rowwise")
+    return [
+        _rule(optimizer, variable, vector, middle, by_row and len(variable.shape) > 1)
+        for variable, vector, middle, by_row in zip(variables, vectors, centers, rows, strict=True)
+    ]
+
+
+def _rule(optimizer, variable, vector, middle, by_row):
+    decays = not vector and optimizer._use_weight_decay(variable)
+    scale = None if vector else "rows" if by_row else "all"
+    scaled = optimizer.scale_parameter
+    return Rule(
+        scale=scale if scaled else None,
+        factor=optimizer.vector_lr_scale if vector and scaled else 1.0,
+        weight_decay=(optimizer.weight_decay or 0.0) if decays else 0.0,
+        center=middle,
+        lazy=optimizer.lazy_rows and scale == "rows",
+    )
+
+
+def usable(gradients, nonfinite, scope):
+    """Which gradients count.
+
+    Args:
+        gradients: list of tensors or sparse gradients.
+        nonfinite: "reference": all without a NaN. Else those whose squared norm is finite.
+        scope: "variable", or "global": all of them or none.
+
+    Returns:
+        A list of boolean scalars.
+    """
+    if nonfinite == "reference":
+        counts = [ops.logical_not(ops.any(ops.isnan(values_of(g)))) for g in gradients]
+    else:
+        counts = [ops.isfinite(squared_norm(gradient)) for gradient in gradients]
+    if scope == "global":
+        counts = [ops.all(ops.stack(counts))] * len(counts)
+    return counts
+
+
+def zeros_for(gradients, counts):
+    """The gradients that count, and zeros in place of the others."""
+    values = [values_of(gradient) for gradient in gradients]
+
+    def chosen():
+        return [ops.where(count, v, 0.0) for count, v in zip(counts, values, strict=True)]
+
+    # Nearly always all of them count, and nothing needs to be copied.
+    values = ops.cond(ops.all(ops.stack(counts)), lambda: values, chosen)
+    return [with_values(g, v) for g, v in zip(gradients, values, strict=True)]

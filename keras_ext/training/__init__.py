@@ -1,0 +1,7 @@
+"""Around `fit`: precision, compilations."""
+
+from keras_ext.training.compile_counter import CompileCounter
+from keras_ext.training.optimizer_monitor import OptimizerMonitor
+from keras_ext.training.recommended_policy import recommended_policy
+
+__all__ = ["CompileCounter", "OptimizerMonitor", "recommended_policy"]
