@@ -104,7 +104,7 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
         keras.optimizers.Optimizer.build(self, variables)
         start = keras.initializers.Constant(self.initial_scale)
         self.dynamic_scale = self.add_variable((), start, "float32", name="dynamic_scale")
-        self.step_counter = self.add_variable((), dtype="int32", name="step_counter")
+        self.step_counter = self.add_variable((), dtype="int", name="step_counter")
         add_counters(self)
 
     # What Keras' class does otherwise, and every wrapper of this package does.

@@ -58,7 +58,7 @@ class Lookahead(AdjustedUpdate):
         super().build(variables)
         self._slow = self.add_optimizer_variables(variables, "slow")
         # Weights may be loaded after the optimizer was built: the first step takes what is there.
-        self._started = self.add_variable((), dtype="int32", name="started")
+        self._started = self.add_variable((), dtype="int", name="started")
 
     def update(self, gradients, variables):
         state = self.variables + self._trainable_variables

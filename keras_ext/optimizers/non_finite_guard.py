@@ -98,11 +98,11 @@ class NonFiniteGuard(OptimizerWrapper):
 def add_counters(optimizer):
     """Adds the slots that `count` writes."""
     for name in ("skipped_steps", "consecutive_skips"):
-        setattr(optimizer, name, optimizer.add_variable((), dtype="int32", name=name))
+        setattr(optimizer, name, optimizer.add_variable((), dtype="int", name=name))
 
 
 def count(optimizer, good):
     """Counts a step, if it is bad: in all, and in a row."""
-    bad = 1 - ops.cast(good, "int32")
+    bad = 1 - ops.cast(good, optimizer.skipped_steps.dtype)
     optimizer.skipped_steps.assign_add(bad)
     optimizer.consecutive_skips.assign(bad * (optimizer.consecutive_skips + 1))

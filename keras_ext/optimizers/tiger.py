@@ -138,7 +138,7 @@ class Tiger(keras.optimizers.Optimizer):
         ]
         # Which variables have had a usable gradient in this window, and how long it is by now.
         self._good = self.add_variable((len(variables),), dtype="bool", name="good")
-        self.position = self.add_variable((), dtype="int32", name="position")
+        self.position = self.add_variable((), dtype="int", name="position")
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         indices = [self._get_variable_index(variable) for variable in trainable_variables]

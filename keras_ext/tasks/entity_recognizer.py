@@ -131,7 +131,7 @@ class EntityRecognizer:
             validation_records: the same, or None: the weights after the last epoch are kept.
             epochs: int.
             batch_size: int, windows in a batch.
-            callbacks: list of Keras callbacks; they see `val_f1`.
+            callbacks: list of Keras callbacks; they see `val_f1`, `CompileCounter` the batches.
             verbose: 0 silent, 1 or "auto" report and progress bar, 2 a line an epoch.
             seed: int, of the order of batches.
             on_lost: "report", or "raise" to refuse training where an entity is lost or repeated.

@@ -8,7 +8,7 @@ import numpy as np
 from keras_ext.data import check_records, plan, validate
 from keras_ext.optimizers import GuardedLossScale
 from keras_ext.tasks.entity_batches import EntityBatches
-from keras_ext.training import OptimizerMonitor
+from keras_ext.training import CompileCounter, OptimizerMonitor
 
 
 class Training:
@@ -70,6 +70,9 @@ class Training:
         batches = EntityBatches(windows, spans, batch_size, max_length, tokenizer.pad_id, seed=seed)
         if self.default is not None:
             self.compile(model, default_optimizer(epochs * len(batches), **self.default))
+        for callback in callbacks or []:
+            if isinstance(callback, CompileCounter):
+                batches = callback.watch(batches)
         if validation_records is not None:
             check_records(validation_records, "validation_records")
             report = validate(validation_records, tokenizer, recognizer.labels, max_length, stride)

@@ -24,6 +24,9 @@ PARITY = {
 }
 
 
+BETA = 0.6  # so short a memory that signs show an error in it
+
+
 def schedule():
     """A learning rate in Keras, and the same in NumPy."""
     return ExponentialDecay(0.02, 1, 0.97), lambda step: 0.02 * 0.97**step
@@ -38,9 +41,9 @@ def test_the_published_update(steps, xla):
     spoil(micro_steps, [4, 9, 15, 16, 17, 18, 19], weights)
     spoil(micro_steps, [20], ["kernel"])
     keras_rate, rate = schedule()
-    optimizer = Tiger(keras_rate, gradient_accumulation_steps=steps, **PARITY)
+    optimizer = Tiger(keras_rate, BETA, gradient_accumulation_steps=steps, **PARITY)
     found = run(optimizer, weights, micro_steps, xla)
-    expected = tiger_reference.published(weights, micro_steps, rate, steps)
+    expected = tiger_reference.published(weights, micro_steps, rate, steps, BETA)
     for one, other in zip(found, expected, strict=True):
         for name in weights:
             np.testing.assert_allclose(one[name], other[name], rtol=0, atol=2e-7)
@@ -69,9 +72,9 @@ def test_the_update_of_windows_with_bad_micro_batches(steps, kwargs, xla):
     spoil(micro_steps, [12, 13, 14, 21], ["gamma", "head"], np.inf)
     spoil(micro_steps, [22], ["embeddings"], -np.inf)
     keras_rate, rate = schedule()
-    optimizer = Tiger(keras_rate, gradient_accumulation_steps=steps, **kwargs)
+    optimizer = Tiger(keras_rate, BETA, gradient_accumulation_steps=steps, **kwargs)
     found = run(optimizer, weights, micro_steps, xla)[steps - 1 :: steps]
-    expected = list(tiger_reference.ours(weights, micro_steps, rate, steps, **kwargs))
+    expected = list(tiger_reference.ours(weights, micro_steps, rate, steps, BETA, **kwargs))
     for one, other in zip(found, expected, strict=True):
         for name, value in other.items():
             # Relative to the largest entry: each of 24 updates rounds it by up to 6e-8.
