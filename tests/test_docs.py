@@ -1,7 +1,9 @@
 """Every example in a docstring runs, and every public object has one."""
 
 import doctest
+import inspect
 import pkgutil
+import re
 from importlib import import_module
 
 import keras
@@ -37,6 +39,21 @@ def test_the_example_runs(example):
     report = []
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     assert runner.run(example, out=report.append).failed == 0, "".join(report)
+
+
+def scripts():
+    """The scripts in the docstrings of public objects; what imports nothing shows a call on files."""
+    for case in public_objects():
+        docstring = inspect.cleandoc(case.values[0].__doc__ or "")
+        for source in re.findall(r"```python\n(.*?)```", docstring, re.DOTALL):
+            if source.startswith("import "):
+                yield pytest.param(source, id=case.id)
+
+
+@pytest.mark.parametrize("source", list(scripts()))
+def test_the_script_runs(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(source, "a docstring", "exec"), {})
 
 
 @pytest.mark.parametrize("public", list(public_objects()))

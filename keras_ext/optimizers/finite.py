@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_ext.optimizers.replicas import sum_over_replicas, values_of
+from keras_ext.optimizers.replicas import squared_norm, sum_over_replicas
 
 
 def all_finite(gradients, optimizer):
@@ -19,11 +19,7 @@ def all_finite(gradients, optimizer):
     Returns:
         Boolean scalar, the same on all replicas.
     """
-    norms = [
-        ops.sum(ops.square(ops.cast(values_of(gradient), "float32")))
-        for gradient in gradients
-        if gradient is not None
-    ]
+    norms = [squared_norm(gradient) for gradient in gradients if gradient is not None]
     rates = [ops.cast(rate, "float32") for rate in _learning_rates(optimizer)]
     total = ops.sum(ops.stack([*norms, *rates]))
     (bad,) = sum_over_replicas([1.0 - ops.cast(ops.isfinite(total), "float32")])

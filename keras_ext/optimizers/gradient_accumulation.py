@@ -43,7 +43,7 @@ class GradientAccumulation(OptimizerWrapper):
 
     Raises:
         ValueError: if `steps` is not an int of at least 1; if the inner optimizer cannot stand
-            inside this one; if a variable is trained by overwriting it (float8 layers); if not
+            inside this one, or accumulates itself; if a variable is trained by overwriting it (float8 layers); if not
             the same variables have a gradient in every step.
 
     Example:
@@ -63,9 +63,17 @@ class GradientAccumulation(OptimizerWrapper):
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ValueError(f"Expected steps to be an int of at least 1. Received: {steps=}")
         super().__init__(inner_optimizer, name=name)
+        if getattr(self.inner_optimizer, "accumulation_steps", 1) > 1:
+            raise ValueError(
+                "Expected one accumulation: GradientAccumulation, or the argument "
+                "gradient_accumulation_steps of Tiger, which needs less memory. Received: "
+                f"inner_optimizer={self.inner_optimizer!r}, which accumulates, too"
+            )
         self.steps = steps
 
     def build(self, variables):
+        if self.built:
+            return
         overwritten = [v.path for v in variables if self._overwrite_variable_with_gradient(v)]
         if overwritten:
             raise ValueError(

@@ -88,6 +88,8 @@ class LayerAdaptation(AdjustedUpdate):
         self.rowwise = rowwise
 
     def build(self, variables):
+        if self.built:
+            return
         super().build(variables)
         self._excluded = [is_vector(variable) for variable in variables]
         if self.exclude is not None:

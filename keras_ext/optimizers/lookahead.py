@@ -55,6 +55,8 @@ class Lookahead(AdjustedUpdate):
         self.slow_step_size = slow_step_size
 
     def build(self, variables):
+        if self.built:
+            return
         super().build(variables)
         self._slow = self.add_optimizer_variables(variables, "slow")
         # Weights may be loaded after the optimizer was built: the first step takes what is there.

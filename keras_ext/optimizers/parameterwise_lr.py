@@ -60,7 +60,7 @@ class ParameterwiseLR(AdjustedUpdate):
     def __init__(self, inner_optimizer, rules, lazy_rows=None, name=None):
         super().__init__(inner_optimizer, name=name)
         for rule in rules:
-            valid = len(rule) == 2 and isinstance(rule[0], str)
+            valid = len(rule) == 2 and isinstance(rule[0], str) and not isinstance(rule[1], str)
             if not valid or not math.isfinite(rule[1]) or rule[1] < 0:
                 raise ValueError(
                     "Expected rules of a pattern and a finite multiplier of at least 0. "
@@ -75,6 +75,8 @@ class ParameterwiseLR(AdjustedUpdate):
         self.lazy_rows = lazy_rows
 
     def build(self, variables):
+        if self.built:
+            return
         super().build(variables)
         self._multipliers = [1.0] * len(variables)
         for pattern, multiplier in reversed(self.rules):  # the first rule wins, so it comes last

@@ -20,10 +20,19 @@ def run_if(condition, function, gradients, variables):
     """
     if keras.backend.backend() == "jax":
         _run_if_functional(condition, function, gradients, variables)
-    elif replicas() == 1:
-        ops.cond(condition, lambda: function(gradients), lambda: None)
-    else:
+    elif _distributed():
         _run_if_on_replicas(condition, function, gradients)
+    else:
+        ops.cond(condition, lambda: function(gradients), lambda: None)
+
+
+def _distributed():
+    """Whether there is a strategy: its variables talk to each other even on one device."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.has_strategy()
 
 
 def _run_if_functional(condition, function, gradients, variables):
@@ -113,7 +122,8 @@ def replicas():
     if count > 1 and _compiled_by_xla():
         raise ValueError(
             "XLA cannot compile a training step on several replicas: pass jit_compile=False to "
-            f"`compile`, or train on one device. Received: {count} replicas with jit_compile=True"
+            "`compile`, or train on one device (TPUs with several cores: on JAX). "
+            f"Received: {count} replicas with jit_compile=True"
         )
     return count
 

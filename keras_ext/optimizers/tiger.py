@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.optimizers.non_finite_guard import add_counters, count
 from keras_ext.optimizers.replicas import run_if, sum_over_replicas, values_of, with_values
 from keras_ext.optimizers.tiger_checks import ARGUMENTS, add_momentums, check_arguments, check_slots
 from keras_ext.optimizers.tiger_rules import rules, usable, zeros_for
@@ -20,19 +21,19 @@ class Tiger(keras.optimizers.Optimizer):
     - an embedding table: `eta = learning_rate max(RMS(row), min_rms)` for each row;
     - any other: `eta = learning_rate max(RMS(v), min_rms)`, RMS the root mean square.
 
-    So the learning rate is the relative change of a weight, and a good one hardly depends on the
-    width of the model.
-
-    The state is one slot per weight for any k: the momentum is the accumulator. (That of Lion,
+    So the learning rate is the relative change of a weight. The state is one slot per weight for any k: the momentum is the accumulator. (That of Lion,
     with its two betas, cannot be.) The slot holds m times `k / (1 - beta)`, as a sign needs no
     scale: a micro-step only adds its gradient. `iterations` and schedules count updates. A window
     that an epoch ends goes on in the next; `position` counts its micro-steps so far.
 
     A micro-gradient of a variable that is not finite, or beyond about 1e19, is left out. A variable
     without a good one in the window keeps its momentum, and shrinks a little in place of the
-    update, which heals weights that have grown too large. Inside a loss scaling such steps are
-    skipped before they come here. `clipnorm` and its like clip micro-gradients. The weights should
-    be float32, as they are under every `mixed_` policy.
+    update, which heals weights that have grown too large. The slots `skipped_steps` and
+    `consecutive_skips` count the steps in which that, or a rate that is not finite, befell any
+    variable; `keras_ext.training.OptimizerMonitor` shows them. Inside a loss scaling such steps are
+    skipped before they come here. `clipnorm` and its like clip micro-gradients. All micro-steps
+    must have gradients of the same variables. The weights should be float32, as they are under
+    every `mixed_` policy.
 
     Args:
         learning_rate: float, a schedule, or a callable: the relative change in one update, 1e-3
@@ -41,24 +42,21 @@ class Tiger(keras.optimizers.Optimizer):
         weight_decay: float, relative to `eta`; `exclude_from_weight_decay` is heeded.
         gradient_accumulation_steps: int of at least 1, k, or None for 1. If a saved optimizer goes
             on with another, at the end of a window, its memory counts k_old / k_new at first.
-        scale_parameter: bool, whether rates depend on the variable as above. Else all are
-            `learning_rate`.
+        scale_parameter: bool, whether rates depend on the variable. Else `learning_rate` is all.
         vector_lr_scale: float.
         min_rms: float. Without it a matrix of zeros would never move.
-        rowwise: str, regular expression for the paths of the tables that are scaled by rows. By
-            default those whose last part ends so.
+        rowwise: str, regular expression for the paths of the tables that are scaled by rows; by
+            default of those whose last part ends so.
         vector_vars: str, regular expression for the paths of what is treated as a bias, or None
             for the rule above.
-        center_one_vars: str, regular expression for the paths of what shrinks towards 1, or None
-            for "gamma" and "scale"; all others shrink towards 0.
-        nonfinite: "shrink", "skip" (no update then), "propagate" (no check) or "reference": as the
-            published code, which looks for NaN only, shrinks at every bad micro-step, and lets one
-            in the last micro-step take the place of the update.
-        nonfinite_scope: "variable" or "global": a micro-gradient is left out for its variable, or
-            for all of them.
+        center_one_vars: str, regular expression for the paths of what shrinks towards 1, not 0, or
+            None for "gamma" and "scale".
+        nonfinite: "shrink", "skip" (no update then), "propagate" (no check) or "reference": as
+            published, it looks for NaN only, shrinks at once, and a last bad one costs the update.
+        nonfinite_scope: "variable" or "global": what is left out for its variable, or for all.
         shrink_ratio: float in [0, 1], what remains of the distance to the centre.
-        lazy_rows: bool, whether rows of a table that received no gradient in the window are not
-            updated. Else the momentum moves also the rows of words that did not occur.
+        lazy_rows: bool, whether rows of a table without a gradient in the window stay as they
+            are. Else the momentum moves also the rows of words that did not occur.
         count_micro_steps: bool, whether `iterations` and schedules count micro-steps instead.
         name: str.
         **kwargs: those of `keras.optimizers.Optimizer`, but `loss_scale_factor`.
@@ -136,9 +134,10 @@ class Tiger(keras.optimizers.Optimizer):
             self.add_variable((*v.shape[:-1], 1), name=f"touched_{i}") if rule.lazy else None
             for i, (v, rule) in enumerate(zip(variables, self._rules, strict=True))
         ]
-        # Which variables have had a usable gradient in this window, and how long it is by now.
+        # Which variables have had a usable gradient in this window, and its micro-steps so far.
         self._good = self.add_variable((len(variables),), dtype="bool", name="good")
         self.position = self.add_variable((), dtype="int", name="position")
+        add_counters(self)
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         indices = [self._get_variable_index(variable) for variable in trainable_variables]
@@ -175,6 +174,10 @@ class Tiger(keras.optimizers.Optimizer):
         if self.nonfinite != "reference":
             good = ops.logical_or(good, self._good)
         self._good.assign(good)
+        count(
+            self,
+            ops.all(ops.stack([*counts, ops.isfinite(ops.convert_to_tensor(self.learning_rate))])),
+        )
         return zeros_for(gradients, counts)
 
     def _add(self, gradients, indices):

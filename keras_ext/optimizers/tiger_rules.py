@@ -27,12 +27,12 @@ class Rule(NamedTuple):
     lazy: bool
 
     def rate(self, value, learning_rate, min_rms):
-        """The step size, a float32 scalar, or (rows, 1) for a table of rows."""
+        """The step size, a scalar, or (rows, 1) for a table of rows."""
         rate = self.factor * learning_rate
         if self.scale == "rows":
             mean = ops.mean(ops.square(value), axis=-1, keepdims=True)
         elif self.scale == "all":
-            mean = squared_norm(value) / math.prod(value.shape)
+            mean = ops.cast(squared_norm(value), value.dtype) / math.prod(value.shape)
         else:
             return rate
         return rate * ops.maximum(ops.sqrt(mean), min_rms)

@@ -1,10 +1,13 @@
 """What all optimizers around an optimizer have in common."""
 
 import math
+import warnings
 from abc import abstractmethod
 
 import keras
 import numpy as np
+
+from keras_ext.optimizers.replicas import replicas
 
 ORDER = (
     "GuardedLossScale",
@@ -63,6 +66,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
             with keras.name_scope(self.name, caller=self):
                 self.build(variables)
         self._check_variables_are_known(variables)
+        replicas()  # raises where XLA meets several
         self.update(list(grads), variables)
 
     @property
@@ -180,10 +184,20 @@ def save_slots(optimizer, store):
 def load_slots(optimizer, store):
     """Loads what `save_slots` saved; nothing if that is of a model that was not trained yet.
 
+    As `load_weights` loads the state of the optimizer with the weights, there may be none, or the
+    optimizer may not be built: then it warns and goes on, as Keras does.
+
     Raises:
         ValueError: if that is of another optimizer, or of a model of other shape.
     """
     if "inner" in store.keys() and int(np.array(store["inner"])) == UNBUILT:
+        return
+    if not optimizer.built or len(store.keys()) == 0:
+        warnings.warn(
+            f"The state of the optimizer is not loaded: {optimizer.name} is not built yet, or none "
+            "was saved. The weights are. Build the optimizer before, to load both.",
+            stacklevel=2,
+        )
         return
     inner = len(optimizer.inner_optimizer.variables)
     saved = [store[str(i)] for i in range(len(store.keys()) - 1)] if "inner" in store.keys() else []

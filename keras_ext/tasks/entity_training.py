@@ -132,7 +132,8 @@ def guarded(optimizer, model):
     its layers. Without scaling, small gradients vanish in float16.
 
     Args:
-        optimizer: a Keras optimizer or its name. One with loss scaling stays as it is.
+        optimizer: a Keras optimizer or its name. One with loss scaling, of Keras too, stays as it
+            is.
         model: a `keras.Model`.
 
     Returns:
@@ -168,9 +169,12 @@ class KeepBest(keras.callbacks.Callback):
         """Ends training, before anything else at the end of an epoch, if it is not finite.
 
         Raises:
-            RuntimeError: if the loss or a weight is not finite.
+            RuntimeError: if a weight is not finite; or the loss, where no guard skipped the batch.
         """
         loss, weights = logs.get("loss", 0.0), self.model.get_weights()
+        skipped = getattr(self.model.optimizer, "skipped_steps", None)
+        if skipped is not None and keras.ops.convert_to_numpy(skipped) > 0:
+            loss = 0.0  # one batch that was skipped makes the mean NaN
         if not math.isfinite(loss) or not all(np.isfinite(w).all() for w in weights):
             raise RuntimeError(
                 f"Training stopped: the loss of epoch {epoch + 1} is {loss}, or weights are not "

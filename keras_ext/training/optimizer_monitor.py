@@ -8,7 +8,8 @@ class OptimizerMonitor(keras.callbacks.Callback):
     """Shows what an optimizer skips, and stops training that is beyond help.
 
     - After each batch and each epoch `skipped_steps`, the steps skipped so far, and `loss_scale`
-      are written into the logs: the progress bar, the history and later callbacks see them.
+      are written into the logs: the progress bar, the history and later callbacks see them. A
+      warning tells, once, of a scale below 1.
     - After `max_consecutive` skipped steps in a row training stops with an error.
     - It stops, too, if weights are not finite. Those that no gradient trains, such as the moving
       statistics of a BatchNormalization, which no optimizer can protect, are checked whenever a
@@ -55,6 +56,7 @@ class OptimizerMonitor(keras.callbacks.Callback):
             )
         self.max_consecutive = max_consecutive
         self._fitting = False
+        self._warned = False
 
     def on_train_begin(self, logs=None):
         self._fitting = True
@@ -104,7 +106,16 @@ class OptimizerMonitor(keras.callbacks.Callback):
     def _write(self, logs):
         """Writes what there is into the logs, and gives back the steps skipped so far."""
         skipped = self._state("skipped_steps")
-        entries = {"skipped_steps": skipped, "loss_scale": self._state("dynamic_scale")}
+        scale = self._state("dynamic_scale")
+        entries = {"skipped_steps": skipped, "loss_scale": scale}
+        if skipped and scale is not None and scale < 1.0 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The loss scale has fallen to {scale}, after {skipped} skipped steps: small "
+                "gradients vanish in float16. If some batches are bad in themselves, mend them, or "
+                "give GuardedLossScale min_scale=1.0; if the loss is huge, make it a mean.",
+                stacklevel=2,
+            )
         if logs is not None:
             logs.update({name: value for name, value in entries.items() if value is not None})
         return skipped

@@ -48,6 +48,7 @@ def check(state, calm, steps):
     assert calm["skipped_steps"] == 0
 
 
+@pytest.mark.filterwarnings("ignore:The loss scale has fallen")
 @pytest.mark.parametrize(
     ("optimizer", "name"),
     [

@@ -210,3 +210,7 @@ def test_optimizers_that_cannot_stand_inside_are_refused():
         LayerAdaptation(ParameterwiseLR(base, [["kernel", 0.5]]))
     with pytest.raises(ValueError, match="slots hold the weights"):
         LayerAdaptation(optimizers.Ftrl())
+
+
+def test_xla_on_several_replicas_is_refused(two_replicas):
+    assert "XLA cannot compile" in two_replicas("wrapper_cases.xla")

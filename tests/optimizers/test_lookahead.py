@@ -76,6 +76,13 @@ def test_micro_steps_are_no_updates(kind):
     assert seen == [1.0, 1.0, 0.875, 0.875, 0.875, 1.0 - 0.5 * 0.25]
 
 
+def test_weights_that_shrink_within_a_window_are_not_synchronised():
+    variable = weight()
+    tiger = Tiger(0.125, gradient_accumulation_steps=2, nonfinite="reference", shrink_ratio=0.5)
+    stepper(Lookahead(tiger, sync_period=1), [variable])([np.full(3, np.nan, "float32")])
+    np.testing.assert_array_equal(convert_to_numpy(variable), 0.5 * START)
+
+
 def test_averages_are_those_of_the_final_weights():
     sgd = optimizers.SGD(0.5, use_ema=True, ema_momentum=0.75)
     variable, average = weight(), None

@@ -216,3 +216,39 @@ def test_an_infinite_gradient_of_a_word_that_occurs_twice_passes_only_in_keras(s
     gradient = np.array([[np.inf, np.inf], [1.0, 1.0]], "float32")
     stepper(scaler(keras.optimizers.Adam(0.1)), [table])([(gradient, np.array([1, 1]))])
     assert np.isfinite(values([table])[0]).all() == (scaler is GuardedLossScale)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_strategy_of_one_replica_changes_nothing(two_replicas, jit_compile):
+    (weights, counts), (expected, expected_counts) = two_replicas(
+        "wrapper_cases.one_replica", jit_compile=jit_compile
+    )
+    assert counts == expected_counts == [1, 4]
+    for found, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(found, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_to_build_twice_changes_nothing(name):
+    variables = [keras.Variable(np.ones((2, 2)), name="kernel")]
+    optimizer = ORDER[name](keras.optimizers.Adam())
+    optimizer.build(variables)
+    before = [id(variable) for variable in optimizer.variables]
+    optimizer.build(variables)
+    assert [id(variable) for variable in optimizer.variables] == before
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading", "ignore:__array__ impl")
+@pytest.mark.parametrize("name", ORDER)
+def test_weights_are_loaded_where_the_state_of_the_optimizer_cannot_be(name, tmp_path):
+    trained, new = (small_model(ORDER[name](adamw())) for _ in range(2))
+    path = str(tmp_path / "trained.weights.h5")
+    x, y = batches()
+    trained.fit(x, y, verbose=0)
+    trained.save_weights(path)
+    with pytest.warns(UserWarning, match="state of the optimizer is not loaded"):
+        new.load_weights(path)  # its optimizer is not built yet
+    np.testing.assert_array_equal(new.get_weights()[0], trained.get_weights()[0])
+    small_model().save_weights(path)
+    with pytest.warns(UserWarning, match="state of the optimizer is not loaded"):
+        trained.load_weights(path)  # without an optimizer

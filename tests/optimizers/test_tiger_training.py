@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_ext.optimizers import GuardedLossScale, Tiger
+from tests.optimizers import tiger_reference
 from tests.optimizers.steps import all_equal, stepper, values
 from tests.optimizers.tiger_runs import (
     exact_gradients,
@@ -23,8 +24,19 @@ def test_the_state_is_one_slot_for_each_weight(steps):
     optimizer = Tiger(gradient_accumulation_steps=steps)
     optimizer.build(variables_of(weights))
     held = sum(value.size for value in values(optimizer.variables))
-    # Beside them, iterations, learning rate, position, and a bit for each variable.
-    assert held == sum(value.size for value in weights.values()) + 3 + len(weights)
+    # Beside them, iterations, learning rate, position, two counters, and a bit for each variable.
+    assert held == sum(value.size for value in weights.values()) + 5 + len(weights)
+
+
+def test_no_bad_step_stays_hidden():
+    weights = start("kernel", "bias")
+    micro_steps = spoil(random_gradients(weights, 6), [1, 2, 4], ["bias"])
+    optimizer = Tiger(gradient_accumulation_steps=2)
+    last(optimizer, weights, micro_steps)
+    assert (int(optimizer.skipped_steps), int(optimizer.consecutive_skips)) == (3, 0)
+    optimizer = Tiger(lambda: keras.ops.convert_to_tensor(float("nan")))
+    last(optimizer, weights, random_gradients(weights, 6))
+    assert (int(optimizer.skipped_steps), int(optimizer.consecutive_skips)) == (6, 6)
 
 
 def test_eager_compiled_and_with_xla_it_does_the_same():
@@ -112,6 +124,20 @@ def test_weights_in_half_precision_warn_and_are_summed_up_in_float32(dtype):
     assert (
         keras.ops.convert_to_numpy(keras.ops.cast(kernel, "float32")).tolist() == [[0.9375] * 2] * 2
     )
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no float64 by default")
+@pytest.mark.parametrize("nonfinite", ["shrink", "reference"])
+def test_weights_in_double_precision(nonfinite):
+    weights = {name: value.astype("float64") for name, value in start().items()}
+    variables = [keras.Variable(v, name=name, dtype="float64") for name, v in weights.items()]
+    step = stepper(Tiger(0.125, gradient_accumulation_steps=2, nonfinite=nonfinite), variables)
+    micro_steps = random_gradients(weights, 2)
+    for gradients in micro_steps:
+        step([gradient.astype("float64") for gradient in gradients.values()])
+    (expected,) = tiger_reference.ours(weights, micro_steps, lambda _: 0.125, 2)
+    for found, (name, value) in zip(values(variables), expected.items(), strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-6, err_msg=name)
 
 
 def test_the_state_of_another_model_is_not_loaded():

@@ -4,7 +4,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ext.optimizers import LayerAdaptation, Lookahead, ParameterwiseLR
+from keras_ext.optimizers import (
+    GradientAccumulation,
+    GuardedLossScale,
+    LayerAdaptation,
+    Lookahead,
+    NonFiniteGuard,
+    ParameterwiseLR,
+)
 
 
 def lazy_rows(strategy):
@@ -68,3 +75,41 @@ def lookahead(strategy):
     for _ in range(4):
         step(tf.constant([[0.75, 0.5]]))
     return replicas, [keras.ops.convert_to_numpy(v).tolist() for v in (kernel, average)]
+
+
+def xla(strategy):
+    """What a compiled step on two replicas raises."""
+    with strategy.scope():
+        kernel = keras.Variable(np.ones((1, 2), "float32"), name="kernel")
+        optimizer = LayerAdaptation(keras.optimizers.Adam(0.125))
+        optimizer.build([kernel])
+
+        @tf.function(autograph=False, jit_compile=True)
+        def step():
+            optimizer.apply([tf.ones((1, 2))], [kernel])
+
+        try:
+            strategy.run(step)
+        except ValueError as error:
+            return str(error)
+
+
+def one_replica(strategy, jit_compile):
+    """The weights after training with all wrappers on one replica of a strategy, and without."""
+
+    def train():
+        optimizer = NonFiniteGuard(GradientAccumulation(Lookahead("adam", sync_period=1), 2))
+        optimizer = GuardedLossScale(optimizer)
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.compile(optimizer, "mse", jit_compile=jit_compile)
+        x = np.random.default_rng(0).normal(size=(20, 3))
+        x[7] = np.nan
+        model.fit(x, x[:, :2], batch_size=2, shuffle=False, verbose=0)
+        counters = [optimizer.skipped_steps, optimizer.iterations]
+        counts = [int(keras.ops.convert_to_numpy(counter)) for counter in counters]
+        return [w.tolist() for w in model.get_weights()], counts
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        found = train()
+    return found, train()

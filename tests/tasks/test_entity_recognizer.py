@@ -8,7 +8,7 @@ import pytest
 from keras_ext.data import Tokenizer, resolve
 from keras_ext.metrics import SpanF1, score_entities
 from keras_ext.ops import decode_spans
-from keras_ext.optimizers import GradientAccumulation, GuardedLossScale
+from keras_ext.optimizers import GradientAccumulation, GuardedLossScale, NonFiniteGuard
 from keras_ext.tasks import Entity
 
 
@@ -243,6 +243,25 @@ def test_weights_that_are_not_finite_are_reported(new_recognizer, records):
         recognizer.predict(["", "Ada"])
     with pytest.raises(RuntimeError, match="the loss of epoch 1 is nan"):
         recognizer.fit(records[:8], epochs=1, verbose=0)
+
+
+def test_a_batch_that_the_guard_skips_does_not_end_the_training(new_recognizer, records):
+    recognizer = new_recognizer()
+    recognizer.compile(NonFiniteGuard(keras.optimizers.Adam(0.01)))
+    kernel, kept = recognizer.model.trainable_variables[-2], []
+
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                kept.append(kernel.numpy())
+                kernel.assign(np.full(kernel.shape, np.nan))
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 0:
+                kernel.assign(kept.pop())
+
+    history = recognizer.fit(records[:8], epochs=1, batch_size=4, verbose=0, callbacks=[Spoil()])
+    assert history.history["skipped_steps"] == [1] and np.isnan(history.history["loss"]).all()
 
 
 def test_an_exploding_epoch_restores_the_one_before(new_recognizer, records):

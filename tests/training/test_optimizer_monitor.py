@@ -42,6 +42,7 @@ def sgd():
     return keras.optimizers.SGD(0.1)
 
 
+@pytest.mark.filterwarnings("ignore:The loss scale has fallen")
 def test_every_log_has_the_skipped_steps_and_the_scale(capsys):
     record = Record()
     model = new_model(GuardedLossScale(NonFiniteGuard(sgd()), initial_scale=8.0))
@@ -52,6 +53,14 @@ def test_every_log_has_the_skipped_steps_and_the_scale(capsys):
     assert history["skipped_steps"] == [2, 4]
     assert history["loss_scale"] == [2.0, 0.5]
     assert "skipped_steps: 4" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:__array__ impl")
+def test_a_scale_below_1_is_told_once():
+    model = new_model(GuardedLossScale(sgd(), initial_scale=2.0))
+    with pytest.warns(UserWarning, match="fallen to 0.5, after 2 skipped steps") as warned:
+        model.fit(**data(5, bad=[1, 2, 4]), callbacks=[OptimizerMonitor()])
+    assert len(warned) == 1
 
 
 def test_training_stops_after_some_skipped_steps_in_a_row():
