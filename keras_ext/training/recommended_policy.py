@@ -6,8 +6,8 @@ import time
 import keras
 from keras import ops
 
-# On an x86 CPU products of bfloat16 were 3.7 to 5.5 times as fast as those of float32 where the
-# backend used the matrix units, and 0.2 to 0.9 times where it did not: the bar is far from both.
+# Where a backend uses the matrix units of a CPU, products of bfloat16 are several times as fast as
+# those of float32, and slower where it does not: the bar lies between, far from both.
 GAIN = 1.3
 ROUNDS = 9
 SECONDS = 0.5
@@ -26,14 +26,11 @@ def recommended_policy():
     rounds, or fewer if they take longer than half a second.
 
     It measures instead of reading the name of the processor, because units that the backend does
-    not use help nobody: on one CPU with bfloat16 units TensorFlow multiplied 4 times as fast with
-    them as in float32, and JAX, which left them idle, 0.8 times. Only a TPU is known by its name.
-    On a CPU float16 is not tried: it was no faster than float32, and it needs a loss scale.
+    not use help nobody: on one CPU TensorFlow uses units that JAX leaves idle. Only a TPU is known
+    by its name. On a CPU float16 is not tried: it needs a loss scale, and is hardly ever faster.
 
-    Products are not the whole of a training step. On that CPU, with TensorFlow, the steps of a
-    plain transformer 128 to 768 wide were 1.2 to 1.6 times as fast in mixed_bfloat16, but 0.9
-    times with `jit_compile=True`, as XLA leaves the units idle there, too; and those of a small
-    recogniser with one layer were 0.8 times as fast. Where it matters, try both on a few steps, as
+    Products are not the whole of a training step: a narrow model, or one compiled with XLA on a
+    CPU, can be slower in half precision all the same. Where it matters, try both on a few steps, as
     `examples/mixed_precision_xla.py` does. No GPU or TPU has been measured.
 
     Nothing is set: pass the name to the layers, or to `keras.config.set_dtype_policy` before the

@@ -29,4 +29,4 @@ def test_the_code_prints_what_the_page_shows(tmp_path, policy):
                 exec(compile(source, "docs/optimizers.md", "exec"), names)
             assert output.getvalue() == (match[2] or "")
             count += 1
-    assert count == 7
+    assert count == 8
