@@ -257,11 +257,10 @@ def main(words=None):
     parts = parser.add_subparsers(required=True, metavar="part")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--results", default="build/optimizer_quality.jsonl", help="file of runs")
-    common.add_argument(
-        "--rates", type=float, nargs="+", default=[4e-4, 1e-3, 2.5e-3, 6.4e-3, 1.6e-2]
-    )
     common.add_argument("--layers", type=int, default=2)
     language = argparse.ArgumentParser(add_help=False, parents=[common])
+    rates = [4e-4, 1e-3, 2.5e-3, 6.4e-3, 1.6e-2]
+    language.add_argument("--rates", type=float, nargs="+", default=rates)
     language.add_argument("--length", type=int, default=64, help="characters of a piece of text")
     language.add_argument("--steps", type=int, default=400)
     language.add_argument("--batch-size", type=int, default=16)
@@ -274,11 +273,13 @@ def main(words=None):
 
     part = parts.add_parser("cluener", parents=[common])
     part.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
+    rates = [4e-5, 1.6e-4, 6.4e-4, 2.6e-3, 1e-2]
+    part.add_argument("--rates", type=float, nargs="+", default=rates)
     part.add_argument("--grid-seed", type=int, default=0)
     part.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     part.add_argument("--sentences", type=int, default=2000)
     part.add_argument("--dev-sentences", type=int, help="to score; default: all")
-    part.add_argument("--epochs", type=int, default=8)
+    part.add_argument("--epochs", type=int, default=12)
     part.add_argument("--batch-size", type=int, default=32)
     part.add_argument("--width", type=int, default=128)
     part.set_defaults(compare=compare_entities)

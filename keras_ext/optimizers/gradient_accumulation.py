@@ -43,8 +43,9 @@ class GradientAccumulation(OptimizerWrapper):
 
     Raises:
         ValueError: if `steps` is not an int of at least 1; if the inner optimizer cannot stand
-            inside this one, or accumulates itself; if a variable is trained by overwriting it (float8 layers); if not
-            the same variables have a gradient in every step.
+            inside this one, or accumulates itself; if a variable is trained by overwriting it
+            (float8 layers); if not the same variables have a gradient in every step: also after a
+            layer is frozen, which needs a new optimizer.
 
     Example:
 

@@ -21,23 +21,22 @@ class Tiger(keras.optimizers.Optimizer):
     - an embedding table: `eta = learning_rate max(RMS(row), min_rms)` for each row;
     - any other: `eta = learning_rate max(RMS(v), min_rms)`, RMS the root mean square.
 
-    So the learning rate is the relative change of a weight. The state is one slot per weight for any k: the momentum is the accumulator. (That of Lion,
-    with its two betas, cannot be.) The slot holds m times `k / (1 - beta)`, as a sign needs no
-    scale: a micro-step only adds its gradient. `iterations` and schedules count updates. A window
-    that an epoch ends goes on in the next; `position` counts its micro-steps so far.
+    So the learning rate is the relative change of a weight. The state is one slot per weight for
+    any k: the momentum is the accumulator, which that of Lion, with its two betas, cannot be. It is
+    kept as m times `k / (1 - beta)`, as a sign needs no scale: a micro-step only adds its gradient.
+    `iterations` and schedules count updates. A window that an epoch ends goes on in the next;
+    `position` counts its micro-steps so far, all of them with gradients of the same variables.
 
     A micro-gradient of a variable that is not finite, or beyond about 1e19, is left out. A variable
     without a good one in the window keeps its momentum, and shrinks a little in place of the
-    update, which heals weights that have grown too large. The slots `skipped_steps` and
-    `consecutive_skips` count the steps in which that, or a rate that is not finite, befell any
-    variable; `keras_ext.training.OptimizerMonitor` shows them. Inside a loss scaling such steps are
-    skipped before they come here. `clipnorm` and its like clip micro-gradients. All micro-steps
-    must have gradients of the same variables. The weights should be float32, as they are under
-    every `mixed_` policy.
+    update, which heals weights that have grown too large. `skipped_steps` and `consecutive_skips`
+    count the steps in which that, or a rate that is not finite, befell any variable;
+    `keras_ext.training.OptimizerMonitor` shows them. Inside a loss scaling such steps are skipped
+    before they come here. `clipnorm` and its like clip micro-gradients. The weights should be
+    float32, as they are under every `mixed_` policy.
 
     Args:
-        learning_rate: float, a schedule, or a callable: the relative change in one update, 1e-3
-            to 2e-3 as a rule.
+        learning_rate: float, a schedule, or a callable. The author suggests 1e-3 to 2e-3.
         beta: float in [0, 1), decay of the momentum: 0.965 for text, 0.945 for images.
         weight_decay: float, relative to `eta`; `exclude_from_weight_decay` is heeded.
         gradient_accumulation_steps: int of at least 1, k, or None for 1. If a saved optimizer goes
@@ -47,10 +46,8 @@ class Tiger(keras.optimizers.Optimizer):
         min_rms: float. Without it a matrix of zeros would never move.
         rowwise: str, regular expression for the paths of the tables that are scaled by rows; by
             default of those whose last part ends so.
-        vector_vars: str, regular expression for the paths of what is treated as a bias, or None
-            for the rule above.
-        center_one_vars: str, regular expression for the paths of what shrinks towards 1, not 0, or
-            None for "gamma" and "scale".
+        vector_vars: str, that of the paths of what is treated as a bias, or None for the rule.
+        center_one_vars: str, that of what shrinks to 1, not 0; None is for "gamma" and "scale".
         nonfinite: "shrink", "skip" (no update then), "propagate" (no check) or "reference": as
             published, it looks for NaN only, shrinks at once, and a last bad one costs the update.
         nonfinite_scope: "variable" or "global": what is left out for its variable, or for all.
