@@ -259,33 +259,35 @@ def main(words=None):
     common.add_argument("--results", default="build/optimizer_quality.jsonl", help="file of runs")
     common.add_argument("--layers", type=int, default=2)
     language = argparse.ArgumentParser(add_help=False, parents=[common])
-    rates = [4e-4, 1e-3, 2.5e-3, 6.4e-3, 1.6e-2]
-    language.add_argument("--rates", type=float, nargs="+", default=rates)
     language.add_argument("--length", type=int, default=64, help="characters of a piece of text")
     language.add_argument("--steps", type=int, default=400)
     language.add_argument("--batch-size", type=int, default=16)
 
     part = parts.add_parser("char-lm", parents=[language])
     part.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
+    rates = [4e-4, 1e-3, 2.5e-3, 6.4e-3, 1.6e-2]
+    part.add_argument("--rates", type=float, nargs="+", default=rates)
     part.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     part.add_argument("--width", type=int, default=128)
     part.set_defaults(compare=compare_losses)
 
     part = parts.add_parser("cluener", parents=[common])
     part.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
-    rates = [4e-5, 1.6e-4, 6.4e-4, 2.6e-3, 1e-2]
+    rates = [6e-5, 2e-4, 6e-4, 2e-3, 6e-3]
     part.add_argument("--rates", type=float, nargs="+", default=rates)
     part.add_argument("--grid-seed", type=int, default=0)
     part.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     part.add_argument("--sentences", type=int, default=2000)
     part.add_argument("--dev-sentences", type=int, help="to score; default: all")
-    part.add_argument("--epochs", type=int, default=12)
-    part.add_argument("--batch-size", type=int, default=32)
+    part.add_argument("--epochs", type=int, default=8)
+    part.add_argument("--batch-size", type=int, default=8)
     part.add_argument("--width", type=int, default=128)
     part.set_defaults(compare=compare_entities)
 
     part = parts.add_parser("width", parents=[language])
     part.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=["AdamW", "Tiger"])
+    rates = [1e-3, 2.5e-3, 6.4e-3, 1.6e-2, 4e-2]
+    part.add_argument("--rates", type=float, nargs="+", default=rates)
     part.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     part.add_argument("--widths", type=int, nargs="+", default=[64, 256])
     part.set_defaults(compare=compare_widths)
