@@ -120,11 +120,31 @@ ROWS = [
             "use_bias": False,
             "attention_dropout": 0.5,
             "kernel_initializer": UNIFORM,
+            "value_initializer": keras.initializers.RandomUniform(-0.4, 0.6, seed=4),
+            "attention_scale": "log_n",
         },
         {**MASKED_HIDDEN, "attention_mask": CAUSAL, "positions": TURNS},
         "other",
     ),
+    LayerRow(
+        layers.MultiHeadSelfAttention,
+        {**POINTER, "rope": True, "causal": True, "rope_window": 2, "rope_slope": 0.25},
+        {**MASKED_HIDDEN, "positions": TURNS + np.float32(0.5)},
+        "window",
+    ),
     LayerRow(layers.GatedAttentionUnit, UNIT, MASKED_HIDDEN),
+    LayerRow(
+        layers.GatedAttentionUnit,
+        {**UNIT, "rope": True, "causal": True, "rope_window": 2, "rope_slope": 0.25},
+        {**MASKED_HIDDEN, "positions": TURNS + np.float32(0.5)},
+        "window",
+    ),
+    LayerRow(
+        layers.GatedAttentionUnit,
+        {**UNIT, "length_norm": 5, "score_scale": "paper"},
+        MASKED_HIDDEN,
+        "paper",
+    ),
     LayerRow(
         layers.GatedAttentionUnit,
         {

@@ -2,9 +2,16 @@ import keras
 from keras import ops
 
 from keras_ext import activations
+from keras_ext.layers.attention_arguments import (
+    check_gated_attention,
+    restored_scale,
+    scale_config,
+)
 from keras_ext.layers.scale_offset import ScaleOffset
-from keras_ext.ops.attention_normalization import NORMALIZATIONS, normalize_attention
-from keras_ext.ops.rotary import apply_rotary
+from keras_ext.ops.attention_normalization import score_factor, weigh_scores
+from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
+from keras_ext.ops.attention_scores import attention_scores
+from keras_ext.ops.visible_keys import count_keys, visible_keys
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -13,12 +20,16 @@ class GatedAttentionUnit(keras.layers.Layer):
 
         u, v, z = split(activation(x W + b)),  of units, units and key_size channels
         q, k = gamma_q * z + beta_q, gamma_k * z + beta_k
-        weights = normalize(q_i . k_j / sqrt(key_size)),  over the visible tokens j
+        weights = normalize(scale q_i . k_j),  over the l visible tokens j
         output_i = (u_i * sum_j weights_ij v_j) W_o + b_o
 
-    with `normalize_attention` as the normalization. The width of the output is that of the
-    input. Weights in the order input, beta and gamma of the query, of the key, output (that of
-    bert4keras since 0.11.4). W is one kernel: three of their own would begin far larger.
+        "squared_relu":  weights = relu(scale q_i . k_j)^2 / l,  with score_scale="paper"
+                         relu(q_i . k_j / l)^2
+        "softmax_plus":  the softmax of scale q_i . k_j log(max(l, 16)) / log(512)
+
+    The width of the output is that of the input. Weights in the order input, beta and gamma of the
+    query, of the key, output (that of bert4keras since 0.11.4). W is one kernel: three of their own
+    would begin far larger.
 
     With `self_attention=False` queries, keys and values come from sequences of their own:
 
@@ -36,11 +47,18 @@ class GatedAttentionUnit(keras.layers.Layer):
             True.
         normalization: "squared_relu", "softmax_plus" or "softmax". Defaults to "squared_relu".
         self_attention: bool, whether all come from one sequence. Defaults to True.
-        attention_scale: bool, whether scores are divided by sqrt(key_size). Defaults to True.
+        attention_scale: True or "sqrt_dim" (1 / sqrt(key_size)), False (1), "log_n", "grad_max",
+            "cosine", a number or a callable: `ops.get_attention_scale`. Defaults to True.
         attention_dropout: float in [0, 1), dropout of the weights. Defaults to 0.
         kernel_initializer: initializer of the kernels. Defaults to "glorot_uniform".
         rope: bool, whether queries and keys are turned by rotary position embedding
             (interleaved, so `key_size` must be even). Defaults to False.
+        causal: bool, whether a token sees only itself and those before. Defaults to False.
+        length_norm: number that "squared_relu" takes for l, such as the length in training, or
+            None for the number of visible tokens of each row. Defaults to None.
+        score_scale: "bert4keras" or "paper", for "squared_relu". Defaults to "bert4keras".
+        rope_window: number, the distance from which `rope` turns no further (ReRoPE), or None.
+        rope_slope: number in [0, 1), by which it still does (leaky ReRoPE). Defaults to 0.
 
     Call arguments:
         inputs: (b, n, d), or without `self_attention` a list of query (b, n, d), key (b, m, d_k)
@@ -48,15 +66,15 @@ class GatedAttentionUnit(keras.layers.Layer):
         mask: (b, m) bool, the keys that are tokens. A list of masks, such as Keras makes of those
             of a list of inputs, holds it as the second. None: all are tokens.
         attention_mask: (b, n, m) or (1, n, m) bool, the keys that each query may see. None: all.
-        positions: (n,) or (b, n) integers, for `rope`; n = m. None: 0, 1, 2, ... for queries, and
+        positions: (n,) or (b, n), integers or floats, for `rope`; n = m. None: 0, 1, 2, ... for queries, and
             for keys.
 
     Returns:
         (b, n, d) in the compute dtype.
 
     Raises:
-        ValueError: for an odd `key_size` with `rope`, sizes below 1, an unknown `normalization`,
-            or inputs that are not one tensor (without `self_attention`: a list of three).
+        ValueError: for an odd `key_size` with `rope`, sizes below 1, an unknown or contradictory
+            choice, or inputs that are not one tensor (without `self_attention`: a list of three).
 
     Example:
 
@@ -81,31 +99,31 @@ class GatedAttentionUnit(keras.layers.Layer):
         attention_dropout=0.0,
         kernel_initializer="glorot_uniform",
         rope=False,
+        causal=False,
+        length_norm=None,
+        score_scale="bert4keras",
+        rope_window=None,
+        rope_slope=0.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        if units < 1 or key_size < 1:
-            raise ValueError(f"Sizes must be positive. Received: {units=}, {key_size=}")
-        if rope and key_size % 2:
-            raise ValueError(
-                f"Rotary embedding turns channels in pairs, key_size must be even. "
-                f"Received: {key_size=}"
-            )
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(
-                f"Unknown normalization, expected one of {NORMALIZATIONS}. "
-                f"Received: {normalization=}"
-            )
+        # Positions may be floats, which Keras would round to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
         self.units = units
         self.key_size = key_size
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.normalization = normalization
         self.self_attention = self_attention
-        self.attention_scale = attention_scale
+        self.attention_scale = restored_scale(attention_scale)
         self.attention_dropout = attention_dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.rope = rope
+        self.causal = causal
+        self.length_norm = length_norm
+        self.score_scale = score_scale
+        self.rope_window = rope_window
+        self.rope_slope = rope_slope
+        check_gated_attention(self)
         policy = self.dtype_policy
         if self_attention:
             self.input_dense = self._dense(2 * units + key_size, "input", self.activation)
@@ -168,15 +186,17 @@ class GatedAttentionUnit(keras.layers.Layer):
 
     def call(self, inputs, mask=None, attention_mask=None, positions=None, training=None):
         query, key, value, gate = self._project(inputs)
-        # Rounded to bfloat16, a score of 20 would be off by up to 0.06.
-        query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
-        if self.rope:
-            query, key = apply_rotary(query, positions), apply_rotary(key, positions)
-        if self.attention_scale:
-            query = query * self.key_size**-0.5
-        scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))  # (b, n, m)
-        visible = visible_keys(mask, attention_mask)
-        weights = normalize_attention(scores, visible, self.normalization)
+        size = ops.shape(key)[1]
+        visible = visible_keys(mask, attention_mask, self.causal, size)
+        keys = count_keys(visible, size)
+        paper = self.score_scale == "paper"
+        scale = 1.0 if paper else get_attention_scale(self.attention_scale)
+        query, key = scale_query_and_key(query, key, scale, keys)
+        power = 2 if paper else 1
+        query = query * score_factor(keys, self.normalization, self.length_norm, power)
+        turning = (self.rope, positions, self.rope_window, self.rope_slope, self.causal)
+        scores = attention_scores(query, key, *turning)  # (b, n, m)
+        weights = weigh_scores(scores, visible, self.normalization)
         weights = self.dropout(ops.cast(weights, self.compute_dtype), training=training)
         return self.output_dense(gate * ops.matmul(weights, value))
 
@@ -199,17 +219,13 @@ class GatedAttentionUnit(keras.layers.Layer):
             "use_bias": self.use_bias,
             "normalization": self.normalization,
             "self_attention": self.self_attention,
-            "attention_scale": self.attention_scale,
+            "attention_scale": scale_config(self.attention_scale),
             "attention_dropout": self.attention_dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "rope": self.rope,
+            "causal": self.causal,
+            "length_norm": self.length_norm,
+            "score_scale": self.score_scale,
+            "rope_window": self.rope_window,
+            "rope_slope": self.rope_slope,
         }
-
-
-def visible_keys(mask, attention_mask):
-    """The keys that each query sees, of both masks together, (b, 1 or n, m) bool or None."""
-    mask = mask[1] if isinstance(mask, (list, tuple)) else mask
-    if mask is None:
-        return attention_mask
-    mask = ops.expand_dims(mask, 1)
-    return mask if attention_mask is None else ops.logical_and(mask, attention_mask)

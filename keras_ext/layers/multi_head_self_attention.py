@@ -1,23 +1,31 @@
 import keras
 from keras import ops
 
+from keras_ext.layers.attention_arguments import check_rotary, restored_scale, scale_config
+from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
+from keras_ext.ops.attention_scores import attention_scores
 from keras_ext.ops.masking import mask_bias
 from keras_ext.ops.rotary import apply_rotary
 from keras_ext.ops.rows import as_rows
+from keras_ext.ops.visible_keys import count_keys, visible_keys
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
 class MultiHeadSelfAttention(keras.layers.Layer):
     """Each token gathers from all tokens, with weights of its own in each head.
 
-        weights = softmax_j(q_i . k_j / sqrt(head_size)),  over the tokens j
+        weights = softmax_j(scale q_i . k_j),  over the visible tokens j
         output_i = concat_heads(sum_j weights_ij v_j) W_o + b_o
 
     A padded token is never attended to; a token that may attend to none gives 0 before the output
     projection, not NaN. The softmax is taken in float32 whatever the compute dtype. With relative
     embeddings r, a vector for each pair of positions (NEZHA):
 
-        weights = softmax_j(q_i . (k_j + r_ij) / sqrt(key_size)),  sum_j weights_ij (v_j + r_ij)
+        weights = softmax_j(scale q_i . (k_j + r_ij)),  sum_j weights_ij (v_j + r_ij)
+
+    On JAX, attention without dropout, relative embeddings and window is left to Keras' fused one,
+    which takes a flash kernel where the device has one. On TensorFlow, which has none, Keras' takes
+    1.3 to 1.5 times as long as this.
 
     Weights are four 2-D kernels in the order query, key, value, output (bert4keras' order), each
     followed by its bias; heads lie one after another in the columns.
@@ -32,13 +40,19 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         use_bias: bool, whether the projections add a bias. Defaults to True.
         attention_dropout: float in [0, 1), dropout of the weights. Defaults to 0.
         kernel_initializer: initializer of the kernels. Defaults to "glorot_uniform".
+        value_initializer: that of the kernels of values and output, or None for the same.
+        attention_scale: True or "sqrt_dim" (1 / sqrt(key_size)), False (1), "log_n", "grad_max",
+            "cosine", a number or a callable: `ops.get_attention_scale`. Defaults to True.
+        causal: bool, whether a token sees only itself and those before. Defaults to False.
+        rope_window: number, the distance from which `rope` turns no further (ReRoPE), or None.
+        rope_slope: number in [0, 1), by which it still does (leaky ReRoPE). Defaults to 0.
 
     Call arguments:
         inputs: (b, n, d).
         mask: (b, n) bool, true = token. None: all are tokens.
         attention_mask: (b, n, n) or (1, n, n) bool, true where axis 1 may attend to axis 2, as
             `AttentionMask` makes it. None: everywhere.
-        positions: (n,) or (b, n) int, the positions that `rope` turns by. None: 0, ..., n - 1.
+        positions: (n,) or (b, n), integers or floats, that `rope` turns by. None: 0, ..., n - 1.
         relative_embeddings: (n, n, key_size), as `RelativePositionEmbedding` makes it; `key_size`
             is then `head_size`. None: none.
 
@@ -46,7 +60,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         (b, n, output_dim) in the compute dtype.
 
     Raises:
-        ValueError: for an odd `key_size` with `rope`, or sizes below 1.
+        ValueError: for an odd `key_size` with `rope`, sizes below 1, an unknown
+            `attention_scale`, or a window without `rope`.
 
     Example:
 
@@ -69,20 +84,23 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         use_bias=True,
         attention_dropout=0.0,
         kernel_initializer="glorot_uniform",
+        value_initializer=None,
+        attention_scale=True,
+        causal=False,
+        rope_window=None,
+        rope_slope=0.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Positions may be floats, which Keras would round to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
         sizes = (heads, head_size, key_size, output_dim)
         if any(size is not None and size < 1 for size in sizes):
             raise ValueError(
                 "Sizes must be positive. "
                 f"Received: {heads=}, {head_size=}, {key_size=}, {output_dim=}"
             )
-        if rope and (key_size or head_size) % 2:
-            raise ValueError(
-                "Rotary embedding turns channels in pairs, the size of keys must be even. "
-                f"Received: {head_size=}, {key_size=}"
-            )
+        check_rotary(rope, key_size or head_size, rope_window, rope_slope)
+        get_attention_scale(attention_scale)
         self.heads = heads
         self.head_size = head_size
         self.key_size = key_size
@@ -91,10 +109,16 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.use_bias = use_bias
         self.attention_dropout = attention_dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.query_dense = self._projection("query", heads * self._key_size)
-        self.key_dense = self._projection("key", heads * self._key_size)
-        self.value_dense = self._projection("value", heads * head_size)
-        self.output_dense = self._projection("output", output_dim or heads * head_size)
+        self.value_initializer = keras.initializers.get(value_initializer)
+        self.attention_scale = restored_scale(attention_scale)
+        self.causal = causal
+        self.rope_window = rope_window
+        self.rope_slope = rope_slope
+        first, last = self.kernel_initializer, self.value_initializer or self.kernel_initializer
+        self.query_dense = self._projection("query", heads * self._key_size, first)
+        self.key_dense = self._projection("key", heads * self._key_size, first)
+        self.value_dense = self._projection("value", heads * head_size, last)
+        self.output_dense = self._projection("output", output_dim or heads * head_size, last)
         # Of the weights before they are rounded: random bfloat16 numbers take longer to draw.
         self.dropout = keras.layers.Dropout(attention_dropout, dtype="float32", name="dropout")
         self.supports_masking = True
@@ -103,11 +127,11 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def _key_size(self):
         return self.key_size or self.head_size
 
-    def _projection(self, name, units):
+    def _projection(self, name, units, initializer):
         return keras.layers.Dense(
             units,
             use_bias=self.use_bias,
-            kernel_initializer=self.kernel_initializer.clone(),
+            kernel_initializer=initializer.clone(),
             dtype=self.dtype_policy,
             name=name,
         )
@@ -130,27 +154,51 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         training=None,
     ):
         size, length = self._key_size, ops.shape(inputs)[1]
-        rows = as_rows(inputs)
+        rows = as_rows(ops.cast(inputs, self.compute_dtype))
         query = self._split_heads(self.query_dense(rows), length, size)
         key = self._split_heads(self.key_dense(rows), length, size)
         value = self._split_heads(self.value_dense(rows), length, self.head_size)
+        visible = visible_keys(mask, attention_mask, self.causal, length)
+        scale, keys = get_attention_scale(self.attention_scale), count_keys(visible, length)
+        query, key = scale_query_and_key(query, key, scale, keys)
+        if visible is not None:
+            visible = ops.expand_dims(visible, 1)  # (b, 1, n, n), for all heads
+        if relative_embeddings is None and self._is_fused(training):
+            mixed = self._fused(query, key, value, visible, positions)
+        else:
+            turning = (self.rope, positions, self.rope_window, self.rope_slope, self.causal)
+            scores = attention_scores(query, key, *turning)
+            mixed = self._mixed(scores, query, value, visible, relative_embeddings, training)
+        mixed = ops.reshape(mixed, (-1, length, self.heads * self.head_size))
+        output = self.output_dense(as_rows(mixed))
+        return ops.reshape(output, (-1, length, output.shape[-1]))
+
+    def _is_fused(self, training):
+        dropped = self.attention_dropout > 0 and training
+        plain = not dropped and self.rope_window is None and self._key_size == self.head_size
+        return plain and keras.config.backend() == "jax"
+
+    def _fused(self, query, key, value, visible, positions):
+        """Values gathered by Keras' fused attention, (b, n, heads, head_size)."""
         if self.rope:
             query, key = apply_rotary(query, positions), apply_rotary(key, positions)
-        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
-        # Rounded to bfloat16, a score of 20 would be off by up to 0.06, its weight by 6 %.
-        query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
-        # Scaling the query costs n * d products, scaling the scores heads * n * n.
-        query = query * size**-0.5
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (b, heads, n, n)
+        query, key = (ops.cast(x, self.compute_dtype) for x in (query, key))
+        mixed = ops.dot_product_attention(query, key, value, mask=visible, scale=1.0)
+        if visible is None:
+            return mixed
+        seen = ops.any(visible, axis=-1, keepdims=True)  # (b, 1, n, 1)
+        return ops.where(ops.transpose(seen, (0, 2, 1, 3)), mixed, 0)
+
+    def _mixed(self, scores, query, value, visible, relative_embeddings, training):
+        """Values gathered by weights from scores (b, heads, n, n), (b, n, heads, head_size)."""
         if relative_embeddings is not None:
             relative = ops.cast(relative_embeddings, "float32")
-            scores = scores + ops.einsum("bhjd,jkd->bhjk", query, relative)
-        visible = visible_keys(mask, attention_mask)
+            scores = scores + ops.einsum("bjhd,jkd->bhjk", query, relative)
         if visible is not None:
             scores = scores + mask_bias(visible)
         weights = self.dropout(ops.softmax(scores), training=training)
         weights = ops.cast(weights, self.compute_dtype)
-        mixed = ops.matmul(weights, value)  # (b, heads, n, head_size)
+        mixed = ops.matmul(weights, ops.transpose(value, (0, 2, 1, 3)))
         if relative_embeddings is not None:
             relative = ops.cast(relative_embeddings, self.compute_dtype)
             mixed = mixed + ops.einsum("bhjk,jkd->bhjd", weights, relative)
@@ -158,10 +206,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             # Where all scores are masked, the softmax gives all the same weight.
             seen = ops.any(visible, axis=-1, keepdims=True)
             mixed = mixed * ops.cast(seen, self.compute_dtype)
-        mixed = ops.transpose(mixed, (0, 2, 1, 3))
-        mixed = ops.reshape(mixed, (-1, length, self.heads * self.head_size))
-        output = self.output_dense(as_rows(mixed))
-        return ops.reshape(output, (-1, length, output.shape[-1]))
+        return ops.transpose(mixed, (0, 2, 1, 3))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.output_dim or self.heads * self.head_size)
@@ -177,15 +222,9 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             "use_bias": self.use_bias,
             "attention_dropout": self.attention_dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "value_initializer": keras.initializers.serialize(self.value_initializer),
+            "attention_scale": scale_config(self.attention_scale),
+            "causal": self.causal,
+            "rope_window": self.rope_window,
+            "rope_slope": self.rope_slope,
         }
-
-
-def visible_keys(mask, attention_mask):
-    """Which scores (b, heads, n, n) count, as a mask that broadcasts to them; None: all."""
-    if mask is not None:
-        mask = ops.expand_dims(mask, (1, 2))
-    if attention_mask is not None:
-        attention_mask = ops.expand_dims(attention_mask, 1)
-    if mask is None or attention_mask is None:
-        return attention_mask if mask is None else mask
-    return ops.logical_and(mask, attention_mask)

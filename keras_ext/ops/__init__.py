@@ -1,6 +1,8 @@
 """Pure tensor functions: masking, rotary positions, span scores."""
 
 from keras_ext.ops.attention_normalization import normalize_attention
+from keras_ext.ops.attention_scale import Cosine, GradMax, LogN, get_attention_scale
+from keras_ext.ops.attention_scores import attention_scores
 from keras_ext.ops.factored_logsumexp import factored_logsumexp
 from keras_ext.ops.labels import first_occurrences, mask_labels, span_labels
 from keras_ext.ops.masking import (
@@ -23,8 +25,12 @@ from keras_ext.ops.span_scores import (
 )
 
 __all__ = [
+    "Cosine",
+    "GradMax",
+    "LogN",
     "MASKED",
     "apply_rotary",
+    "attention_scores",
     "decode_factored_spans",
     "decode_spans",
     "dense_span_scores",
@@ -33,6 +39,7 @@ __all__ = [
     "first_occurrences",
     "float32_factors",
     "float32_scores",
+    "get_attention_scale",
     "is_masked",
     "mask_labels",
     "mask_scores",

@@ -5,16 +5,17 @@ import math
 from keras import ops
 
 from keras_ext.ops.masking import float32_scores, masked_softmax
+from keras_ext.ops.visible_keys import count_keys
 
 NORMALIZATIONS = ("softmax", "softmax_plus", "squared_relu")
 
 
-def normalize_attention(scores, mask=None, method="softmax"):
+def normalize_attention(scores, mask=None, method="softmax", length=None, power=1):
     """The weights with which a query gathers from its visible keys, computed in float32.
 
         softmax:       w_j = exp(s_j) / sum_k exp(s_k)
         softmax_plus:  the softmax of s_j * log(max(l, 16)) / log(512)
-        squared_relu:  w_j = max(s_j, 0)^2 / l
+        squared_relu:  w_j = max(s_j, 0)^2 / l^power
 
     with j and k over the visible keys and l their number. The factor of `softmax_plus` holds the
     entropy of the weights where it would grow with l; it is 1 at 512 keys. The weights of
@@ -28,6 +29,8 @@ def normalize_attention(scores, mask=None, method="softmax"):
         mask: boolean tensor that broadcasts to the shape of `scores`; true = visible. Only this
             counts for l, a low score does not hide its key. None: all are visible.
         method: "softmax", "softmax_plus" or "squared_relu".
+        length: number in place of l, for `squared_relu`, or None.
+        power: number, 1, or 2 as in the paper, for `squared_relu`.
 
     Returns:
         float32 tensor of the shape of `scores`, 0 where a key is not visible.
@@ -40,7 +43,7 @@ def normalize_attention(scores, mask=None, method="softmax"):
     >>> import numpy as np
     >>> scores = np.array([[2.0, -1.0, 4.0]], "float32")
     >>> mask = np.array([[True, True, False]])
-    >>> np.array(normalize_attention(scores, mask, "squared_relu")).tolist()
+    >>> np.array(normalize_attention(scores, mask, "squared_relu")).round(4).tolist()
     [[2.0, 0.0, 0.0]]
 
     Source: Weizhe Hua et al., Transformer Quality in Linear Time, 2022,
@@ -53,23 +56,59 @@ def normalize_attention(scores, mask=None, method="softmax"):
             f"Received: {method=}"
         )
     scores = float32_scores(scores)
+    keys = count_keys(mask, ops.shape(scores)[-1])
+    return weigh_scores(scores * score_factor(keys, method, length, power), mask, method)
+
+
+def score_factor(keys, method="softmax", length=None, power=1):
+    """By what a normalization multiplies the scores of a row, given what the row sees.
+
+        softmax: 1;  softmax_plus: log(max(l, 16)) / log(512);  squared_relu: l^(-power / 2)
+
+    Multiplying the queries by it costs less than multiplying the scores.
+
+    Args:
+        keys: float32 tensor, l, the number of keys that each query sees.
+        method: "softmax", "softmax_plus" or "squared_relu".
+        length: number in place of l, for `squared_relu`, or None.
+        power: number, 1, or 2 as in the paper, for `squared_relu`.
+
+    Returns:
+        float32 tensor of the shape of `keys`, or a number.
+
+    Example:
+
+    >>> float(score_factor(512.0, "softmax_plus"))
+    1.0
+    """
     if method == "softmax":
-        return masked_softmax(scores, mask)
-    keys = _visible_keys(scores, mask)
+        return 1.0
     if method == "softmax_plus":
         # The entropy of short rows is low without help.
-        factor = ops.log(ops.maximum(keys, 16.0)) / math.log(512.0)
-        return masked_softmax(scores * factor, mask)
+        return ops.log(ops.maximum(keys, 16.0)) / math.log(512.0)
+    length = ops.maximum(keys, 1.0) if length is None else float(length)
+    return length ** (-power / 2)
+
+
+def weigh_scores(scores, mask=None, method="softmax"):
+    """The weights of scores that have been multiplied by `score_factor`.
+
+    Args:
+        scores: float32 tensor, (..., n, m).
+        mask: boolean tensor that broadcasts to the shape of `scores`; true = visible, or None.
+        method: "softmax", "softmax_plus" or "squared_relu".
+
+    Returns:
+        float32 tensor of the shape of `scores`, 0 where a key is not visible.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.array(weigh_scores(np.array([[2.0, -1.0]], "float32"), None, "squared_relu")).tolist()
+    [[4.0, 0.0]]
+    """
+    if method != "squared_relu":
+        return masked_softmax(scores, mask)
     if mask is not None:
         scores = ops.where(mask, scores, 0.0)
-    return ops.square(ops.relu(scores)) / ops.maximum(keys, 1.0)
-
-
-def _visible_keys(scores, mask):
-    """The number of visible keys of each row, float32, (..., 1)."""
-    size = ops.shape(scores)[-1]
-    if mask is None:
-        return ops.cast(size, "float32")
-    # One column of the mask may stand for all keys.
-    mask = ops.logical_and(mask, ops.ones((size,), "bool"))
-    return ops.sum(ops.cast(mask, "float32"), axis=-1, keepdims=True)
+    return ops.square(ops.relu(scores))

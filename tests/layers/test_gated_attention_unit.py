@@ -66,6 +66,18 @@ def projections(layer, inputs):
     return first[..., units:], key, value, first[..., :units], weights[6:]
 
 
+def scale_of(layer, keys):
+    """The factor of the scores of a row that sees so many keys."""
+    if layer.score_scale == "paper":
+        return 1.0
+    scales = {
+        True: 1 / math.sqrt(layer.key_size),
+        False: 1.0,
+        "log_n": math.log(max(keys, 16)) / math.log(512) / math.sqrt(layer.key_size),
+    }
+    return scales[layer.attention_scale]
+
+
 def reference(layer, inputs, visible, positions=None):
     """One query at a time, from its visible keys."""
     query, key, value, gate, (kernel, bias) = projections(layer, inputs)
@@ -77,10 +89,13 @@ def reference(layer, inputs, visible, positions=None):
         for j in keys:
             q, k = query[b, i], key[b, j]
             if layer.rope:
-                q, k = turn(q, at[i]), turn(k, at[j])
-            scores.append(q @ k / (math.sqrt(layer.key_size) if layer.attention_scale else 1))
+                distance, window = at[i] - at[j], layer.rope_window or math.inf
+                far = max(abs(distance) - window, 0.0) * (1 - layer.rope_slope)
+                q = turn(q, distance - math.copysign(far, distance))
+            scores.append(q @ k * scale_of(layer, len(keys)))
         if layer.normalization == "squared_relu":
-            weights = [max(score, 0) ** 2 / len(keys) for score in scores]
+            length = (layer.length_norm or len(keys)) ** (2 if layer.score_scale == "paper" else 1)
+            weights = [max(score, 0) ** 2 / length for score in scores]
         else:
             plus = layer.normalization == "softmax_plus"
             factor = math.log(max(len(keys), 16)) / math.log(512) if plus else 1
@@ -104,6 +119,50 @@ def test_output_is_that_of_the_formula(x, normalization, attention_mask, argumen
     visible = np.broadcast_to(visible, (3, 5, 5))
     output = np.array(layer(x, mask=MASK, attention_mask=attention_mask))
     np.testing.assert_allclose(output, reference(layer, x, visible), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"length_norm": 7},
+        {"score_scale": "paper"},
+        {"score_scale": "paper", "length_norm": 3.0},
+        {"attention_scale": "log_n"},
+        {"attention_scale": "log_n", "normalization": "softmax"},
+        {"rope_window": 2, "rope": True},
+        {"rope_window": 2, "rope_slope": 0.5, "rope": True, "normalization": "softmax_plus"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("causal", [False, True])
+def test_options_are_those_of_the_formula(x, arguments, causal):
+    layer = made(causal=causal, **arguments)
+    visible = np.broadcast_to(MASK[:, None] & (CAUSAL if causal else True), (3, 5, 5))
+    output = np.array(layer(x, mask=MASK))
+    np.testing.assert_allclose(output, reference(layer, x, visible), atol=2e-5, rtol=1e-4)
+
+
+def test_positions_may_be_floats_in_half_precision(x):
+    exact, half = made(rope=True), made(rope=True, dtype="mixed_bfloat16")
+    # bfloat16 would round all of these to 1000.
+    positions = np.tile(np.array([1000, 1000.5, 1001, 1001.5, 1002], "float32"), (3, 1))
+    expected = np.array(exact(x, mask=MASK, positions=positions))
+    output = np.array(ops.cast(half(x, mask=MASK, positions=positions), "float32"))
+    tolerance = 0.08 * np.abs(expected).max()
+    np.testing.assert_allclose(output, expected, atol=tolerance)
+    rounded = np.array(exact(x, mask=MASK, positions=0 * positions))
+    assert np.abs(rounded - expected).max() > 2 * tolerance
+
+
+def test_scores_whose_square_is_beyond_float16_do_not_overflow(x):
+    exact, half = made(), made(dtype="mixed_float16")
+    for layer in (exact, half):
+        layer.query_scale_offset.gamma.assign(60 * ops.ones(4))
+        layer.output_dense.kernel.assign(1e-4 * layer.output_dense.kernel)
+    expected = np.array(exact(x))
+    output = np.array(ops.cast(half(x), "float32"))
+    assert np.isfinite(output).all()
+    np.testing.assert_allclose(output, expected, atol=0.02 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -290,6 +349,14 @@ def test_a_model_of_three_sequences_is_saved_and_trains(sequences, tmp_path):
         ({"key_size": 0}, "must be positive.*key_size=0"),
         ({"normalization": "relu2"}, "'softmax_plus'.*Received: normalization='relu2'"),
         ({"activation": "swich"}, "swich"),
+        ({"score_scale": "blog"}, "'bert4keras', 'paper'.*Received: score_scale='blog'"),
+        ({"score_scale": "paper", "attention_scale": False}, "takes the place.*scale=False"),
+        ({"score_scale": "paper", "normalization": "softmax"}, "are options of"),
+        ({"length_norm": 0}, "must be above 0. Received: length_norm=0"),
+        ({"length_norm": 9, "normalization": "softmax_plus"}, "are options of.*length_norm=9"),
+        ({"normalization": "softmax_plus", "attention_scale": "log_n"}, "factor log n of its own"),
+        ({"causal": True, "self_attention": False}, "no common order"),
+        ({"rope_window": 3}, "needs rope=True"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, match):

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_ext.ops.attention_scale import LogN
 
 
 @pytest.fixture
@@ -36,7 +37,11 @@ def turn(vector, position):
     return turned
 
 
-def reference(layer, x, mask, visible=None, positions=None, relative=None):
+def usual(keys, size):
+    return 1 / math.sqrt(size)
+
+
+def reference(layer, x, mask, visible=None, positions=None, relative=None, scale=usual):
     """One query, one head at a time."""
     weights = [weight.astype("float64") for weight in layer.get_weights()]
     if not layer.use_bias:
@@ -54,8 +59,10 @@ def reference(layer, x, mask, visible=None, positions=None, relative=None):
         for j in tokens:
             q, k = query[b, i, keys], key[b, j, keys] + relative[i, j]
             if layer.rope:
-                q, k = turn(q, positions[i]), turn(k, positions[j])
-            scores.append(math.exp(q @ k / math.sqrt(key_size)))
+                distance, window = positions[i] - positions[j], layer.rope_window or math.inf
+                far = max(abs(distance) - window, 0.0) * (1 - layer.rope_slope)
+                q = turn(q, distance - math.copysign(far, distance))
+            scores.append(math.exp(q @ k * scale(len(tokens), key_size)))
         for j, score in zip(tokens, scores, strict=True):
             mixed[b, i, channels] += score / sum(scores) * (value[b, j, channels] + relative[i, j])
     return mixed @ weights[6] + weights[7]
@@ -93,6 +100,71 @@ def test_rotation_is_by_the_positions_that_are_given(x):
     for given in (positions, np.tile(positions, (3, 1))):
         output = np.array(layer(x, mask=MASK, positions=given))
         np.testing.assert_allclose(output, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_positions_may_be_floats_in_every_precision(x, policy):
+    layer, exact = made(rope=True, dtype=policy), made(rope=True)
+    # bfloat16 would round all of these to 1000.
+    positions = np.array([1000, 1000.5, 1001, 1001.5, 1002], "float32")
+    expected = reference(exact, x, MASK, positions=positions)
+    output = np.array(ops.cast(layer(x, mask=MASK, positions=positions), "float32"))
+    tolerance = 2e-4 if policy == "float32" else 0.04 * np.abs(expected).max()
+    np.testing.assert_allclose(output, expected, atol=tolerance)
+    rounded = reference(exact, x, MASK, positions=np.full(5, 1000.0))
+    assert np.abs(rounded - expected).max() > 2 * tolerance
+
+
+SCALES = {
+    "sqrt_dim": usual,
+    False: lambda keys, size: 1.0,
+    0.3: lambda keys, size: 0.3,
+    "log_n": lambda keys, size: math.log(max(keys, 16)) / math.log(512) / math.sqrt(size),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("causal", [False, True])
+def test_scores_are_scaled_by_what_the_row_sees(x, name, causal):
+    long = np.concatenate([x, -x, x[:, ::-1], 2 * x], axis=1)  # 20 tokens: more than log_n's 16
+    mask = np.random.default_rng(2).random((3, 20)) < 0.9
+    visible = np.tril(np.ones((1, 20, 20), bool)) if causal else None
+    layer = made(attention_scale=name, causal=causal, rope=True)
+    expected = reference(layer, long, mask, visible, scale=SCALES[name])
+    np.testing.assert_allclose(np.array(layer(long, mask=mask)), expected, atol=5e-5, rtol=1e-4)
+
+
+def test_a_scale_may_be_an_object_or_a_function(x):
+    def per_key(keys, size):
+        return 0.1 * keys
+
+    layer = made(attention_scale=per_key)
+    expected = reference(layer, x, MASK, scale=per_key)
+    np.testing.assert_allclose(np.array(layer(x, mask=MASK)), expected, atol=2e-5, rtol=1e-4)
+    saved = made(attention_scale=LogN(train_length=3, clip=True)).get_config()
+    again = MultiHeadSelfAttention.from_config(saved)
+    assert again.attention_scale.get_config() == LogN(train_length=3, clip=True).get_config()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+def test_beyond_the_window_distances_grow_slowly_or_not_at_all(x, causal, slope):
+    layer = made(rope=True, rope_window=2, rope_slope=slope, causal=causal)
+    visible = np.tril(np.ones((1, 5, 5), bool)) if causal else None
+    expected = reference(layer, x, MASK, visible)
+    np.testing.assert_allclose(np.array(layer(x, mask=MASK)), expected, atol=2e-5, rtol=1e-5)
+    wide = made(rope=True, rope_window=99, rope_slope=slope, causal=causal)
+    plain = made(rope=True, causal=causal)
+    same = np.array(plain(x, mask=MASK))
+    np.testing.assert_allclose(np.array(wide(x, mask=MASK)), same, atol=1e-5)
+    assert np.abs(same - expected).max() > 1e-3
+
+
+def test_values_and_output_may_begin_otherwise():
+    layer = MultiHeadSelfAttention(2, 4, value_initializer="zeros")
+    layer.build((None, None, 12))
+    zero = [not np.any(weight) for weight in layer.get_weights()[::2]]
+    assert zero == [False, False, True, True]
 
 
 def test_relative_embeddings_are_added_to_keys_and_values(x):
@@ -158,12 +230,17 @@ def test_weights_are_eight_in_the_order_of_bert4keras():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"head_size": 3, "rope": True}, "must be even. Received: head_size=3"),
+        ({"head_size": 3, "rope": True}, "must be even. Received: key_size=3"),
         ({"heads": 0}, "must be positive. Received: heads=0"),
         ({"head_size": 0}, "must be positive.*head_size=0"),
         ({"head_size": 3, "key_size": 0}, "must be positive.*key_size=0"),
         ({"output_dim": 0}, "must be positive.*output_dim=0"),
-        ({"key_size": 3, "rope": True}, "must be even. Received: head_size=4, key_size=3"),
+        ({"key_size": 3, "rope": True}, "must be even. Received: key_size=3"),
+        ({"rope_window": 2}, "needs rope=True. Received: rope=False, rope_window=2"),
+        ({"rope": True, "rope_window": 0}, "Received: rope_window=0"),
+        ({"rope": True, "rope_window": 2, "rope_slope": 1}, "rope_slope=1"),
+        ({"rope": True, "rope_slope": 0.5}, "needs a rope_window. Received: rope_slope=0.5"),
+        ({"attention_scale": "logn"}, "Unknown scale of attention.*'logn'"),
     ],
 )
 def test_bad_sizes_are_refused(arguments, match):
