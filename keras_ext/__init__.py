@@ -6,6 +6,7 @@ Importing this package registers every serialisable object, so that saved models
 from keras_ext import (
     activations,
     data,
+    initializers,
     layers,
     losses,
     metrics,
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "activations",
     "data",
+    "initializers",
     "layers",
     "losses",
     "metrics",

@@ -215,7 +215,7 @@ def save(row, policy, path):
 def parameters(cls):
     """The arguments of the constructor, without `self` and `**kwargs`."""
     named = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
-    return {name: p for name, p in named.items() if p.kind is not p.VAR_KEYWORD}
+    return {name: p for name, p in named.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def serialised(value):

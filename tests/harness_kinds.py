@@ -135,6 +135,26 @@ def by_name(inputs):
     return flat
 
 
+@dataclass(frozen=True)
+class PartRow(Row):
+    """An object that a layer is made with: an initializer, a scale of attention.
+
+    Args:
+        layer: Function of the object that gives a layer; `inputs` are its inputs.
+    """
+
+    layer: object = None
+
+    __str__ = Row.__str__
+
+    def saved_model(self, policy):
+        keras.utils.set_random_seed(0)
+        (x,) = self.inputs.values()
+        inputs = {name: keras.Input(x.shape[1:], name=name) for name in self.inputs}
+        (symbol,) = inputs.values()
+        return keras.Model(inputs, self.layer(self.make())(symbol))
+
+
 class LossRow(Row):
     """A loss: the gradient is that of the scores, which come in the compute dtype."""
 

@@ -20,11 +20,12 @@ from harness_kinds import (
     LossRow,
     MetricRow,
     OptimizerRow,
+    PartRow,
     ScheduleRow,
 )
 
 import keras_ext
-from keras_ext import activations, layers, losses, metrics, models, optimizers
+from keras_ext import activations, initializers, layers, losses, metrics, models, ops, optimizers
 
 RNG = np.random.default_rng(0)
 MASK = np.array([[1] * LENGTH, [1, 1, 1, 1, 0, 0, 0], [0] * LENGTH], "bool")
@@ -91,9 +92,24 @@ OTHER_BARE = {
     "embedding_dim": 6,
     "application": "unilm",
 }
+OTHER_ENCODER = {**OTHER_BARE, "residual": "pre"}
+OTHER_DEEP = {**OTHER_BARE, "residual": "deepnorm"}
 WIDTHS = {"head_size": 6, "key_size": 4}
 HEADS = {"with_pool": "linear", "with_nsp": True, "with_mlm": "linear"}
+PLACES = {"positions": (TURNS / 4).astype("float32")}
+TWO = {"inputs": [HIDDEN["inputs"], RNG.normal(size=(3, LENGTH, 8)).astype("float32")]}
 POSITIONS = {"inputs": {**BATCH["inputs"], "position_ids": np.cumsum(MASK, 1).astype("int32")}}
+
+
+def scaled(scale):
+    """A layer of attention with a scale."""
+    return layers.MultiHeadSelfAttention(2, 4, attention_scale=scale)
+
+
+def initialised(initializer):
+    """A dense layer with an initializer."""
+    return keras.layers.Dense(5, kernel_initializer=initializer)
+
 
 ROWS = [
     LayerRow(layers.GlobalPointer, POINTER, MASKED_HIDDEN),
@@ -161,6 +177,84 @@ ROWS = [
         "other",
     ),
     LayerRow(layers.GatedAttentionUnit, {**UNIT, "self_attention": False}, THREE, "three"),
+    LayerRow(layers.NTKDense, {"units": 5}, HIDDEN),
+    LayerRow(
+        layers.NTKDense,
+        {
+            "units": 5,
+            "activation": "gelu_tanh",
+            "use_bias": False,
+            "kernel_initializer": UNIFORM,
+        },
+        HIDDEN,
+        "other",
+    ),
+    LayerRow(layers.RandomPositions, {}, {"inputs": TOKENS}),
+    LayerRow(
+        layers.RandomPositions,
+        {"mode": "equal_mean", "max_position": 99, "distribution": "beta", "seed": 3},
+        {"inputs": TOKENS},
+        "other",
+    ),
+    LayerRow(layers.LocalAttentionMask, {"window": 3}, {"inputs": TOKENS}),
+    LayerRow(
+        layers.LocalAttentionMask, {"window": 3, "causal": True}, {"inputs": TOKENS}, "causal"
+    ),
+    LayerRow(layers.SinusoidalPositionEmbedding, {}, HIDDEN),
+    LayerRow(
+        layers.SinusoidalPositionEmbedding, {"base": 100.0}, {**HIDDEN, "positions": TURNS}, "other"
+    ),
+    LayerRow(layers.PositionEmbedding, {"input_dim": 99}, {**HIDDEN, **PLACES}, "floats"),
+    LayerRow(layers.SinusoidalPositionEmbedding, {"base": 100.0}, {**HIDDEN, **PLACES}, "floats"),
+    LayerRow(layers.MixedChunkAttention, UNIT, MASKED_HIDDEN),
+    LayerRow(
+        layers.MixedChunkAttention,
+        {
+            **UNIT,
+            "chunk_size": 3,
+            "activation": "gelu_tanh",
+            "use_bias": False,
+            "causal": True,
+            "attention_dropout": 0.5,
+            "rope": True,
+            "kernel_initializer": UNIFORM,
+        },
+        {**MASKED_HIDDEN, **PLACES},
+        "other",
+    ),
+    LayerRow(layers.ScaleNorm, {}, HIDDEN),
+    LayerRow(layers.ScaleNorm, {"epsilon": 0.01}, HIDDEN, "other"),
+    LayerRow(layers.DeepNormResidual, {"alpha": 1.5}, TWO),
+    LayerRow(
+        layers.DeepNormResidual,
+        {"alpha": 2.0, "epsilon": 0.01, "scale": False, "offset": False},
+        TWO,
+        "other",
+    ),
+    LayerRow(layers.RampedResidual, {"steps": 4}, TWO),
+    LayerRow(layers.ScannedBlocks, {"block": layers.FeedForward(16, "swish"), "depth": 3}, HIDDEN),
+    PartRow(ops.LogN, {}, HIDDEN, layer=scaled),
+    PartRow(
+        ops.LogN,
+        {"train_length": 4, "min_length": 2, "clip": True},
+        HIDDEN,
+        "other",
+        layer=scaled,
+    ),
+    PartRow(ops.GradMax, {}, HIDDEN, layer=scaled),
+    PartRow(ops.Cosine, {"temperature": 0.2}, HIDDEN, layer=scaled),
+    PartRow(
+        initializers.ActivationScaling,
+        {"activation": "gelu", "mode": "fan_avg", "distribution": "uniform", "seed": 3},
+        HIDDEN,
+        layer=initialised,
+    ),
+    PartRow(
+        initializers.MeanVarianceScaling,
+        {"scale": 2.0, "mean": "geometric", "distribution": "uniform", "seed": 3},
+        HIDDEN,
+        layer=initialised,
+    ),
     LayerRow(layers.ScaleOffset, {}, HIDDEN),
     LayerRow(layers.ScaleOffset, {"scale": False}, HIDDEN, "offset"),
     LayerRow(layers.ScaleOffset, {"offset": False}, HIDDEN, "scale"),
@@ -202,7 +296,7 @@ ROWS = [
         models.BertEncoder,
         {
             **ENCODER,
-            **OTHER_BARE,
+            **OTHER_ENCODER,
             **WIDTHS,
             **HEADS,
             "max_sequence_length": 9,
@@ -217,7 +311,7 @@ ROWS = [
         models.AlbertEncoder,
         {
             **ENCODER,
-            **OTHER_BARE,
+            **OTHER_ENCODER,
             **WIDTHS,
             **HEADS,
             "max_sequence_length": 9,
@@ -234,7 +328,7 @@ ROWS = [
         models.ElectraEncoder,
         {
             **ENCODER,
-            **{name: OTHER_BARE[name] for name in OTHER_BARE if name != "application"},
+            **{name: OTHER_ENCODER[name] for name in OTHER_ENCODER if name != "application"},
             **WIDTHS,
             "max_sequence_length": 9,
             "hierarchical_position": 0.3,
@@ -247,21 +341,21 @@ ROWS = [
     LayerRow(models.NezhaEncoder, ENCODER, BATCH),
     LayerRow(
         models.NezhaEncoder,
-        {**ENCODER, **OTHER_BARE, "head_size": 6, **HEADS, "max_relative_position": 2},
+        {**ENCODER, **OTHER_ENCODER, "head_size": 6, **HEADS, "max_relative_position": 2},
         BATCH,
         "other",
     ),
     LayerRow(models.RoFormerEncoder, ENCODER, BATCH),
     LayerRow(
         models.RoFormerEncoder,
-        {**ENCODER, **OTHER_BARE, **WIDTHS, **HEADS, "custom_position_ids": True},
+        {**ENCODER, **OTHER_ENCODER, **WIDTHS, **HEADS, "custom_position_ids": True},
         POSITIONS,
         "other",
     ),
     LayerRow(models.RoFormerV2Encoder, ENCODER, BATCH),
     LayerRow(
         models.RoFormerV2Encoder,
-        {**ENCODER, **OTHER_BARE, **WIDTHS, "with_mlm": "linear", "custom_position_ids": True},
+        {**ENCODER, **OTHER_DEEP, **WIDTHS, "with_mlm": "linear", "custom_position_ids": True},
         POSITIONS,
         "other",
     ),
@@ -277,6 +371,37 @@ ROWS = [
         },
         POSITIONS,
         "other",
+    ),
+    LayerRow(models.GAUEncoder, {**UNITS, "residual": "pre"}, BATCH),
+    LayerRow(
+        models.GAUEncoder,
+        {
+            **UNITS,
+            **OTHER_BARE,
+            "intermediate_dim": None,
+            "key_size": 4,
+            "with_mlm": "linear",
+            "custom_position_ids": True,
+            "residual": "deepnorm",
+            "use_bias": False,
+            "length_norm": 5,
+            "score_scale": "paper",
+            "rope_window": 2,
+            "rope_slope": 0.25,
+        },
+        POSITIONS,
+        "other",
+    ),
+    LayerRow(
+        models.GAUEncoder,
+        {
+            **UNITS,
+            "normalization": "softmax",
+            "attention_scale": "log_n",
+            "kernel_initializer": UNIFORM,
+        },
+        BATCH,
+        "softmax",
     ),
     LayerRow(
         models.BigramRoFormerEncoder,
@@ -457,7 +582,7 @@ OPTIMIZER_ROWS = [
 ROWS += OPTIMIZER_ROWS
 CLASS_ROWS = [row for row in ROWS if not isinstance(row, FunctionRow)]
 LAYER_ROWS = [row for row in ROWS if isinstance(row, LayerRow)]
-CALLED_ROWS = [row for row in ROWS if not isinstance(row, OptimizerRow)]
+CALLED_ROWS = [row for row in ROWS if not isinstance(row, (OptimizerRow, PartRow))]
 
 
 def rows(rows):

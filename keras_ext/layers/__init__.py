@@ -3,31 +3,49 @@
 from keras_ext.layers.attach_mask import AttachMask
 from keras_ext.layers.attention_mask import AttentionMask
 from keras_ext.layers.bigram_embedding import BigramEmbedding
+from keras_ext.layers.deepnorm_residual import DeepNormResidual
 from keras_ext.layers.efficient_global_pointer import EfficientGlobalPointer
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
 from keras_ext.layers.global_pointer import GlobalPointer
 from keras_ext.layers.layer_norm import LayerNorm
+from keras_ext.layers.local_attention_mask import LocalAttentionMask
+from keras_ext.layers.mixed_chunk_attention import MixedChunkAttention
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_ext.layers.ntk_dense import NTKDense
 from keras_ext.layers.padding_mask import PaddingMask
 from keras_ext.layers.position_embedding import PositionEmbedding
+from keras_ext.layers.ramped_residual import RampedResidual
+from keras_ext.layers.random_positions import RandomPositions
 from keras_ext.layers.relative_position_embedding import RelativePositionEmbedding
 from keras_ext.layers.rms_norm import RMSNorm
+from keras_ext.layers.scale_norm import ScaleNorm
 from keras_ext.layers.scale_offset import ScaleOffset
+from keras_ext.layers.scanned_blocks import ScannedBlocks
+from keras_ext.layers.sinusoidal_position_embedding import SinusoidalPositionEmbedding
 
 __all__ = [
     "AttachMask",
     "AttentionMask",
     "BigramEmbedding",
+    "DeepNormResidual",
     "EfficientGlobalPointer",
     "FeedForward",
     "GatedAttentionUnit",
     "GlobalPointer",
     "LayerNorm",
+    "LocalAttentionMask",
+    "MixedChunkAttention",
     "MultiHeadSelfAttention",
+    "NTKDense",
     "PaddingMask",
     "PositionEmbedding",
     "RMSNorm",
+    "RampedResidual",
+    "RandomPositions",
     "RelativePositionEmbedding",
+    "ScaleNorm",
     "ScaleOffset",
+    "ScannedBlocks",
+    "SinusoidalPositionEmbedding",
 ]

@@ -11,6 +11,7 @@ from keras_ext.layers.scale_offset import ScaleOffset
 from keras_ext.ops.attention_normalization import score_factor, weigh_scores
 from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
 from keras_ext.ops.attention_scores import attention_scores
+from keras_ext.ops.rows import project_rows
 from keras_ext.ops.visible_keys import count_keys, visible_keys
 
 
@@ -126,20 +127,19 @@ class GatedAttentionUnit(keras.layers.Layer):
         check_gated_attention(self)
         policy = self.dtype_policy
         if self_attention:
-            self.input_dense = self._dense(2 * units + key_size, "input", self.activation)
+            self.input_dense = self._dense(2 * units + key_size, "input")
             self.query_scale_offset = ScaleOffset(offset=use_bias, dtype=policy, name="query")
             self.key_scale_offset = ScaleOffset(offset=use_bias, dtype=policy, name="key")
         else:
-            self.query_gate_dense = self._dense(units + key_size, "query_gate", self.activation)
-            self.key_dense = self._dense(key_size, "key", self.activation)
-            self.value_dense = self._dense(units, "value", self.activation)
+            self.query_gate_dense = self._dense(units + key_size, "query_gate")
+            self.key_dense = self._dense(key_size, "key")
+            self.value_dense = self._dense(units, "value")
         self.dropout = keras.layers.Dropout(attention_dropout, dtype=policy, name="dropout")
         self.supports_masking = True
 
-    def _dense(self, units, name, activation=None):
+    def _dense(self, units, name):
         return keras.layers.Dense(
             units,
-            activation=activation,
             use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,
@@ -175,14 +175,21 @@ class GatedAttentionUnit(keras.layers.Layer):
             )
 
     def _project(self, inputs):
-        """Query, key, value and gate, (b, n, key_size or units) each."""
+        """Query, key, value and gate, (b, n, key_size or units) each; the gate not yet active."""
+        active = self.activation
+        inputs = keras.tree.map_structure(lambda x: ops.cast(x, self.compute_dtype), inputs)
+        # Activated part by part, the gradient needs half the memory of all at once.
         if self.self_attention:
-            projected, size = self.input_dense(inputs), 2 * self.units
+            projected, size = project_rows(self.input_dense, inputs), 2 * self.units
             gate, value, shared = ops.split(projected, [self.units, size], axis=-1)
-            return self.query_scale_offset(shared), self.key_scale_offset(shared), value, gate
+            shared = active(shared)
+            query, key = self.query_scale_offset(shared), self.key_scale_offset(shared)
+            return query, key, active(value), gate
         query, key, value = inputs
-        gate, query = ops.split(self.query_gate_dense(query), [self.units], axis=-1)
-        return query, self.key_dense(key), self.value_dense(value), gate
+        projected = project_rows(self.query_gate_dense, query)
+        gate, query = ops.split(projected, [self.units], axis=-1)
+        key, value = project_rows(self.key_dense, key), project_rows(self.value_dense, value)
+        return active(query), active(key), active(value), gate
 
     def call(self, inputs, mask=None, attention_mask=None, positions=None, training=None):
         query, key, value, gate = self._project(inputs)
@@ -198,7 +205,9 @@ class GatedAttentionUnit(keras.layers.Layer):
         scores = attention_scores(query, key, *turning)  # (b, n, m)
         weights = weigh_scores(scores, visible, self.normalization)
         weights = self.dropout(ops.cast(weights, self.compute_dtype), training=training)
-        return self.output_dense(gate * ops.matmul(weights, value))
+        # What is cheap to compute again is not kept for the gradient.
+        gated = keras.remat(lambda gate, mixed: self.activation(gate) * mixed)
+        return project_rows(self.output_dense, gated(gate, ops.matmul(weights, value)))
 
     def compute_mask(self, inputs, mask=None):
         if self.self_attention:

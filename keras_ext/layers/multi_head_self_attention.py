@@ -6,7 +6,7 @@ from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_k
 from keras_ext.ops.attention_scores import attention_scores
 from keras_ext.ops.masking import mask_bias
 from keras_ext.ops.rotary import apply_rotary
-from keras_ext.ops.rows import as_rows
+from keras_ext.ops.rows import as_rows, project_rows
 from keras_ext.ops.visible_keys import count_keys, visible_keys
 
 
@@ -170,8 +170,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             scores = attention_scores(query, key, *turning)
             mixed = self._mixed(scores, query, value, visible, relative_embeddings, training)
         mixed = ops.reshape(mixed, (-1, length, self.heads * self.head_size))
-        output = self.output_dense(as_rows(mixed))
-        return ops.reshape(output, (-1, length, output.shape[-1]))
+        return project_rows(self.output_dense, mixed)
 
     def _is_fused(self, training):
         dropped = self.attention_dropout > 0 and training

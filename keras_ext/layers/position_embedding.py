@@ -13,6 +13,8 @@ class PositionEmbedding(keras.layers.Layer):
 
         output[i] = input[i] + alpha u[i // m] + (1 - alpha) u[i mod m]
 
+    A position between two whole ones gets the vector on the line between theirs.
+
     Args:
         input_dim: int, number of positions in the table: the length of the longest input, or its
             root with `hierarchical`.
@@ -22,7 +24,8 @@ class PositionEmbedding(keras.layers.Layer):
 
     Call arguments:
         inputs: (b, n, d), n at most `input_dim` (squared with `hierarchical`).
-        positions: (n,) or (b, n) int, rows of the table. None: 0, 1, ..., n - 1.
+        positions: (n,) or (b, n), integers or floats from 0 to the last position. None: 0, 1, ...,
+            n - 1. Floats beyond the last position count as the last.
 
     Returns:
         (b, n, d) in the compute dtype.
@@ -45,7 +48,8 @@ class PositionEmbedding(keras.layers.Layer):
     """
 
     def __init__(self, input_dim, embeddings_initializer="uniform", hierarchical=None, **kwargs):
-        super().__init__(**kwargs)
+        # Positions are not rounded to the compute dtype: bfloat16 has no 257.
+        super().__init__(autocast=False, **kwargs)
         if hierarchical is not None and not 0 < hierarchical < 1:
             raise ValueError(
                 "The weight of the coarse position must lie between 0 and 1. "
@@ -64,26 +68,42 @@ class PositionEmbedding(keras.layers.Layer):
         )
 
     def call(self, inputs, positions=None):
-        table = ops.convert_to_tensor(self.embeddings)
+        inputs = ops.cast(inputs, self.compute_dtype)
+        table = ops.cast(self.embeddings, self.compute_dtype)
         if positions is None:
             self._check_length(inputs.shape)
             if not self.hierarchical:
                 return inputs + table[: ops.shape(inputs)[1]]
             positions = ops.arange(ops.shape(inputs)[1], dtype="int32")
-        # Positions given as floats would have come in the compute dtype, too coarse above 256.
+        positions = ops.convert_to_tensor(positions)
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(positions.dtype)):
+            return inputs + self._vectors(table, positions)
+        positions = ops.clip(ops.cast(positions, "float32"), 0, self._longest - 1)
+        lower = ops.floor(positions)
+        fraction = ops.cast(ops.expand_dims(positions - lower, -1), self.compute_dtype)
+        lower = ops.cast(lower, "int32")
+        upper = ops.minimum(lower + 1, self._longest - 1)
+        lower, upper = self._vectors(table, lower), self._vectors(table, upper)
+        return inputs + lower + fraction * (upper - lower)
+
+    def _vectors(self, table, positions):
+        """The vectors of whole positions, (..., n, d)."""
         if not self.hierarchical:
-            return inputs + ops.take(table, positions, axis=0)
+            return ops.take(table, positions, axis=0)
         alpha = self.hierarchical
         table = (table - alpha * table[:1]) / (1 - alpha)
         coarse = ops.take(table, ops.floor_divide(positions, self.input_dim), axis=0)
         fine = ops.take(table, ops.mod(positions, self.input_dim), axis=0)
-        return inputs + alpha * coarse + (1 - alpha) * fine
+        return alpha * coarse + (1 - alpha) * fine
+
+    @property
+    def _longest(self):
+        return self.input_dim**2 if self.hierarchical else self.input_dim
 
     def _check_length(self, shape):
-        longest = self.input_dim**2 if self.hierarchical else self.input_dim
-        if shape[1] is not None and shape[1] > longest:
+        if shape[1] is not None and shape[1] > self._longest:
             raise ValueError(
-                f"The input is longer than the table of {longest} positions; cut it into "
+                f"The input is longer than the table of {self._longest} positions; cut it into "
                 f"windows. Received: length={shape[1]}"
             )
 

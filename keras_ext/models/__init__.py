@@ -14,6 +14,7 @@ from keras_ext.models.checkpoint import (
 from keras_ext.models.convert import ConversionReport, convert
 from keras_ext.models.electra import ElectraEncoder
 from keras_ext.models.encoder_from_google import encoder_from_google
+from keras_ext.models.gau import GAUEncoder
 from keras_ext.models.gau_alpha import GAUAlphaEncoder
 from keras_ext.models.google import load_google_weights, save_google_weights
 from keras_ext.models.huggingface import (
@@ -35,6 +36,7 @@ __all__ = [
     "ConversionReport",
     "ElectraEncoder",
     "GAUAlphaEncoder",
+    "GAUEncoder",
     "LoadReport",
     "NamedWeight",
     "NezhaEncoder",

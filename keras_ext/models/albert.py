@@ -15,11 +15,11 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
-    post_norm,
     token_embedding,
     widen,
 )
 from keras_ext.models.heads import bert_heads
+from keras_ext.models.residual import Residual
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -58,6 +58,9 @@ class AlbertEncoder(keras.Model):
         custom_position_ids: bool, whether positions are an input, too. Defaults to False.
         application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
             itself, segment 1 what stands before. Defaults to "encoder".
+        residual: "post"; "pre": norms stand before the layers and at the output, none after the
+            embeddings; "deepnorm": post-norm for very deep encoders (see `DeepNormResidual`).
+            Files of other programs serve "post" only. Defaults to "post".
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.
@@ -115,6 +118,7 @@ class AlbertEncoder(keras.Model):
         hierarchical_position=None,
         custom_position_ids=False,
         application="encoder",
+        residual="post",
         dtype=None,
         name=None,
         trainable=True,
@@ -129,6 +133,7 @@ class AlbertEncoder(keras.Model):
             return keras.initializers.TruncatedNormal(stddev=0.02)
 
         norm = partial(keras.layers.LayerNormalization, epsilon=layer_norm_epsilon)
+        joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
         tokens = token_embedding(vocabulary_size, width, initializer(), policy, bool(with_mlm))
         position_embedding = PositionEmbedding(
@@ -144,32 +149,30 @@ class AlbertEncoder(keras.Model):
             key_size,
             hidden_dim,
             attention_dropout=attention_dropout,
-            kernel_initializer=initializer(),
+            **joined.attention_kernels(),
             dtype=policy,
             name="Transformer-MultiHeadSelfAttention",
         )
         feed_forward = FeedForward(
             intermediate_dim,
             activation,
-            kernel_initializer=initializer(),
+            kernel_initializer=joined.branch_kernel(),
             dtype=policy,
             name="Transformer-FeedForward",
         )
-        attend, transform = (
-            post_norm(attention, dropout, norm),
-            post_norm(feed_forward, dropout, norm),
-        )
+        attend, transform = joined.join(attention), joined.join(feed_forward)
 
         # === Functional model ===
         inputs = encoder_inputs(num_segments, custom_position_ids)
         x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, initializer(), policy)
         x = position_embedding(x, positions=inputs.get("position_ids"))
-        x = norm(dtype=policy, name="Embedding-Norm")(x)
+        x = joined.first_norm(x)
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
         x = widen(x, hidden_dim, initializer(), policy)
         mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
         for _ in range(num_layers):
             x = transform(attend(x, mask=mask, attention_mask=visible))
+        x = joined.last_norm(x)
         outputs = bert_heads(
             x,
             tokens,
@@ -208,6 +211,7 @@ class AlbertEncoder(keras.Model):
             hierarchical_position=hierarchical_position,
             custom_position_ids=custom_position_ids,
             application=application,
+            residual=residual,
         )
 
     def get_config(self):

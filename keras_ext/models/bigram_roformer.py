@@ -1,3 +1,5 @@
+from functools import partial
+
 import keras
 from keras import ops
 
@@ -97,8 +99,10 @@ class BigramRoFormerEncoder(keras.Model):
             name="Embedding-Convolution",
         )
 
+        layer_norm = partial(keras.layers.LayerNormalization, epsilon=EPSILON)
+
         def norm(name):
-            return keras.layers.LayerNormalization(epsilon=EPSILON, dtype=policy, name=name)
+            return layer_norm(dtype=policy, name=name)
 
         def drop(name):
             return keras.layers.Dropout(dropout, dtype=policy, name=name)
@@ -132,8 +136,8 @@ class BigramRoFormerEncoder(keras.Model):
             feed_forward = FeedForward(
                 intermediate_dim, dtype=policy, name=f"Transformer-{i}-FeedForward"
             )
-            x = pre_norm(x, attention, dropout, EPSILON, mask=padding_mask)
-            x = pre_norm(x, feed_forward, dropout, EPSILON)
+            x = pre_norm(attention, dropout, layer_norm)(x, mask=padding_mask)
+            x = pre_norm(feed_forward, dropout, layer_norm)(x)
         # Padding is a zero vector before each norm, where the gradient is 1 / sqrt(epsilon) times
         # larger: none may come back from there.
         output = norm("Output-Norm")(x) * token

@@ -138,47 +138,46 @@ def widen(x, width, initializer, policy, use_bias=True):
     return dense(x)
 
 
-def post_norm(layer, dropout, norm):
-    """The sub-block `norm(x + dropout(layer(x)))`, as in the original transformer.
+def post_norm(layer, dropout, norm, alpha=1.0):
+    """The sub-block `norm(alpha x + dropout(layer(x)))`, as in the original transformer with 1.
 
     Args:
         layer: layer, (b, n, d) to (b, n, d); its name and dtype policy serve the others.
         dropout: float in [0, 1).
         norm: function of a name and a dtype policy that gives the normalisation.
+        alpha: float, that of DeepNorm. Defaults to 1.
 
     Returns:
         A function of x (b, n, d) and the call arguments of `layer`. Called again, it shares all
         layers.
     """
-    policy, name = layer.dtype_policy, layer.name
-    drop = keras.layers.Dropout(dropout, dtype=policy, name=f"{name}-Dropout")
-    add = keras.layers.Add(dtype=policy, name=f"{name}-Add")
-    normalise = norm(name=f"{name}-Norm", dtype=policy)
+    drop, add, normalise = _parts(layer, dropout, norm)
 
     def block(x, **call_arguments):
-        return normalise(add([x, drop(layer(x, **call_arguments))]))
+        branch = drop(layer(x, **call_arguments))
+        return normalise(add([x if alpha == 1.0 else alpha * x, branch]))
 
     return block
 
 
-def pre_norm(x, layer, dropout, epsilon, **call_arguments):
-    """`x + dropout(layer(LN(x)))`, which trains without a warm-up.
+def pre_norm(layer, dropout, norm):
+    """The sub-block `x + dropout(layer(norm(x)))`, which trains without a warm-up.
 
-    Args:
-        x: (b, n, d) tensor of the graph.
-        layer: layer, (b, n, d) to (b, n, d); its name and dtype policy serve the others.
-        dropout: float in [0, 1).
-        epsilon: float, that of the normalisation.
-        **call_arguments: passed to `layer`.
-
-    Returns:
-        (b, n, d).
+    Args and Returns as in `post_norm`.
     """
+    drop, add, normalise = _parts(layer, dropout, norm)
+
+    def block(x, **call_arguments):
+        return add([x, drop(layer(normalise(x), **call_arguments))])
+
+    return block
+
+
+def _parts(layer, dropout, norm):
     policy, name = layer.dtype_policy, layer.name
-    norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name=f"{name}-Norm")
-    branch = layer(norm(x), **call_arguments)
-    branch = keras.layers.Dropout(dropout, dtype=policy, name=f"{name}-Dropout")(branch)
-    return keras.layers.Add(dtype=policy, name=f"{name}-Add")([x, branch])
+    drop = keras.layers.Dropout(dropout, dtype=policy, name=f"{name}-Dropout")
+    add = keras.layers.Add(dtype=policy, name=f"{name}-Add")
+    return drop, add, norm(name=f"{name}-Norm", dtype=policy)
 
 
 def keep_arguments(model, policy, trainable, **arguments):
@@ -188,6 +187,9 @@ def keep_arguments(model, policy, trainable, **arguments):
     for name, value in arguments.items():
         setattr(model, name, value)
     model._argument_names = tuple(arguments)
+    if arguments.get("residual", "post") != "post":
+        # The files of other programs hold post-norm encoders, whose names and shapes may all fit.
+        model.weight_names = ()
 
 
 def kept_config(model):

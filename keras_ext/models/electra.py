@@ -13,11 +13,11 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
-    post_norm,
     token_embedding,
     widen,
 )
 from keras_ext.models.heads import output_activation
+from keras_ext.models.residual import Residual
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -54,6 +54,9 @@ class ElectraEncoder(keras.Model):
         hierarchical_position: float in (0, 1): positions up to `max_sequence_length` squared, see
             `PositionEmbedding`. Defaults to None.
         custom_position_ids: bool, whether positions are an input, too. Defaults to False.
+        residual: "post"; "pre": norms stand before the layers and at the output, none after the
+            embeddings; "deepnorm": post-norm for very deep encoders (see `DeepNormResidual`).
+            Files of other programs serve "post" only. Defaults to "post".
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.
@@ -106,6 +109,7 @@ class ElectraEncoder(keras.Model):
         key_size=None,
         hierarchical_position=None,
         custom_position_ids=False,
+        residual="post",
         dtype=None,
         name=None,
         trainable=True,
@@ -119,6 +123,7 @@ class ElectraEncoder(keras.Model):
             return keras.initializers.TruncatedNormal(stddev=0.02)
 
         norm = partial(keras.layers.LayerNormalization, epsilon=layer_norm_epsilon)
+        joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
         tokens = token_embedding(vocabulary_size, width, initializer(), policy, tied=False)
         position_embedding = PositionEmbedding(
@@ -133,7 +138,7 @@ class ElectraEncoder(keras.Model):
         inputs = encoder_inputs(num_segments, custom_position_ids)
         x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, initializer(), policy)
         x = position_embedding(x, positions=inputs.get("position_ids"))
-        x = norm(dtype=policy, name="Embedding-Norm")(x)
+        x = joined.first_norm(x)
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
         x = widen(x, hidden_dim, initializer(), policy)
         mask = inputs["padding_mask"]
@@ -144,19 +149,20 @@ class ElectraEncoder(keras.Model):
                 key_size,
                 hidden_dim,
                 attention_dropout=attention_dropout,
-                kernel_initializer=initializer(),
+                **joined.attention_kernels(),
                 dtype=policy,
                 name=f"Transformer-{i}-MultiHeadSelfAttention",
             )
             feed_forward = FeedForward(
                 intermediate_dim,
                 activation,
-                kernel_initializer=initializer(),
+                kernel_initializer=joined.branch_kernel(),
                 dtype=policy,
                 name=f"Transformer-{i}-FeedForward",
             )
-            x = post_norm(attention, dropout, norm)(x, mask=mask)
-            x = post_norm(feed_forward, dropout, norm)(x)
+            x = joined.join(attention)(x, mask=mask)
+            x = joined.join(feed_forward)(x)
+        x = joined.last_norm(x)
         if with_discriminator:
             y = keras.layers.Dense(
                 hidden_dim,
@@ -194,6 +200,7 @@ class ElectraEncoder(keras.Model):
             key_size=key_size,
             hierarchical_position=hierarchical_position,
             custom_position_ids=custom_position_ids,
+            residual=residual,
         )
 
     def get_config(self):

@@ -1,23 +1,9 @@
-from functools import partial
-
 import keras
 
 from keras_ext import activations
-from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
-from keras_ext.layers.rms_norm import RMSNorm
 from keras_ext.models import names
-from keras_ext.models.blocks import (
-    add_segments,
-    attention_mask,
-    check_application,
-    encoder_inputs,
-    keep_arguments,
-    kept_config,
-    post_norm,
-    token_embedding,
-    widen,
-)
-from keras_ext.models.heads import bare_mlm
+from keras_ext.models.blocks import check_application, keep_arguments, kept_config
+from keras_ext.models.gau_graph import gau_graph
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -27,8 +13,8 @@ class GAUAlphaEncoder(keras.Model):
         x = RMS(dropout(token embedding + segment embedding))
         x = RMS(x + dropout(GAU(x))),  num_layers times
 
-    where RMS(x) = x / sqrt(mean(x^2) + epsilon) has no weights and GAU is a `GatedAttentionUnit`
-    without biases, normalised by "softmax_plus", its queries and keys turned by rotary position
+    The `GAUEncoder` that was pretrained: RMS(x) = x / sqrt(mean(x^2) + epsilon) has no weights and
+    GAU is a `GatedAttentionUnit` without biases, normalised by "softmax_plus", its queries and keys turned by rotary position
     embedding. Two units have about the weights of one block of BERT, so a base model has 24. Weights
     begin with the variance 1 / (fan_in num_layers^(2/3)).
 
@@ -109,41 +95,39 @@ class GAUAlphaEncoder(keras.Model):
         scale = num_layers ** (-2 / 3)
 
         # === Layers ===
-        def initializer():
+        def kernel():
             return keras.initializers.VarianceScaling(scale, "fan_in", "truncated_normal")
 
         def table():
             return keras.initializers.VarianceScaling(scale, "fan_out", "truncated_normal")
 
-        norm = partial(RMSNorm, epsilon=layer_norm_epsilon)
-        width = embedding_dim or hidden_dim
-        tokens = token_embedding(vocabulary_size, width, table(), policy, bool(with_mlm))
+        unit = {
+            "units": intermediate_dim,
+            "key_size": key_size,
+            "activation": activation,
+            "use_bias": False,
+            "normalization": "softmax_plus",
+            "attention_dropout": attention_dropout,
+            "rope": True,
+        }
 
         # === Functional model ===
-        inputs = encoder_inputs(num_segments, custom_position_ids)
-        x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, table(), policy)
-        x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
-        x = norm(dtype=policy, name="Embedding-Norm")(x)
-        x = widen(x, hidden_dim, initializer(), policy, use_bias=False)
-        mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
-        positions = inputs.get("position_ids")
-        for i in range(num_layers):
-            unit = GatedAttentionUnit(
-                intermediate_dim,
-                key_size,
-                activation,
-                use_bias=False,
-                normalization="softmax_plus",
-                attention_dropout=attention_dropout,
-                kernel_initializer=initializer(),
-                rope=True,
-                dtype=policy,
-                name=f"Transformer-{i}-GatedAttentionUnit",
-            )
-            x = post_norm(unit, dropout, norm)(
-                x, mask=mask, attention_mask=visible, positions=positions
-            )
-        outputs = bare_mlm(x, tokens, dropout, initializer, policy, with_mlm)
+        inputs, outputs = gau_graph(
+            unit,
+            kernel,
+            table,
+            policy,
+            vocabulary_size=vocabulary_size,
+            num_layers=num_layers,
+            hidden_dim=hidden_dim,
+            embedding_dim=embedding_dim,
+            num_segments=num_segments,
+            dropout=dropout,
+            epsilon=layer_norm_epsilon,
+            with_mlm=with_mlm,
+            custom_position_ids=custom_position_ids,
+            application=application,
+        )
         super().__init__(inputs, outputs, name=name)
 
         # === Config ===

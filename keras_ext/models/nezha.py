@@ -15,11 +15,11 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
-    post_norm,
     token_embedding,
     widen,
 )
 from keras_ext.models.heads import bert_heads
+from keras_ext.models.residual import Residual
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -58,6 +58,9 @@ class NezhaEncoder(keras.Model):
         head_size: int, channels of a head. None: `hidden_dim / num_heads`.
         application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
             itself, segment 1 what stands before. Defaults to "encoder".
+        residual: "post"; "pre": norms stand before the layers and at the output, none after the
+            embeddings; "deepnorm": post-norm for very deep encoders (see `DeepNormResidual`).
+            Files of other programs serve "post" only. Defaults to "post".
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.
@@ -111,6 +114,7 @@ class NezhaEncoder(keras.Model):
         embedding_dim=None,
         head_size=None,
         application="encoder",
+        residual="post",
         dtype=None,
         name=None,
         trainable=True,
@@ -125,6 +129,7 @@ class NezhaEncoder(keras.Model):
             return keras.initializers.TruncatedNormal(stddev=0.02)
 
         norm = partial(keras.layers.LayerNormalization, epsilon=layer_norm_epsilon)
+        joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
         tokens = token_embedding(vocabulary_size, width, initializer(), policy, bool(with_mlm))
         relative_embedding = RelativePositionEmbedding(
@@ -137,7 +142,7 @@ class NezhaEncoder(keras.Model):
         # === Functional model ===
         inputs = encoder_inputs(num_segments)
         x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, initializer(), policy)
-        x = norm(dtype=policy, name="Embedding-Norm")(x)
+        x = joined.first_norm(x)
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
         x = widen(x, hidden_dim, initializer(), policy)
         mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
@@ -148,21 +153,22 @@ class NezhaEncoder(keras.Model):
                 channels,
                 output_dim=hidden_dim,
                 attention_dropout=attention_dropout,
-                kernel_initializer=initializer(),
+                **joined.attention_kernels(),
                 dtype=policy,
                 name=f"Transformer-{i}-MultiHeadSelfAttention",
             )
             feed_forward = FeedForward(
                 intermediate_dim,
                 activation,
-                kernel_initializer=initializer(),
+                kernel_initializer=joined.branch_kernel(),
                 dtype=policy,
                 name=f"Transformer-{i}-FeedForward",
             )
-            x = post_norm(attention, dropout, norm)(
+            x = joined.join(attention)(
                 x, mask=mask, attention_mask=visible, relative_embeddings=relative
             )
-            x = post_norm(feed_forward, dropout, norm)(x)
+            x = joined.join(feed_forward)(x)
+        x = joined.last_norm(x)
         outputs = bert_heads(
             x,
             tokens,
@@ -198,6 +204,7 @@ class NezhaEncoder(keras.Model):
             embedding_dim=embedding_dim,
             head_size=head_size,
             application=application,
+            residual=residual,
         )
 
     def get_config(self):

@@ -15,11 +15,11 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
-    post_norm,
     token_embedding,
     widen,
 )
 from keras_ext.models.heads import bare_mlm
+from keras_ext.models.residual import Residual
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -54,6 +54,9 @@ class RoFormerV2Encoder(keras.Model):
         custom_position_ids: bool, whether positions are an input, too. Defaults to False.
         application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
             itself, segment 1 what stands before. Defaults to "encoder".
+        residual: "post"; "pre": norms stand before the layers and at the output, none after the
+            embeddings; "deepnorm": post-norm for very deep encoders (see `DeepNormResidual`).
+            Files of other programs serve "post" only. Defaults to "post".
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.
@@ -105,6 +108,7 @@ class RoFormerV2Encoder(keras.Model):
         key_size=None,
         custom_position_ids=False,
         application="encoder",
+        residual="post",
         dtype=None,
         name=None,
         trainable=True,
@@ -123,6 +127,7 @@ class RoFormerV2Encoder(keras.Model):
             return keras.initializers.VarianceScaling(scale, "fan_out", "truncated_normal")
 
         norm = partial(RMSNorm, epsilon=layer_norm_epsilon)
+        joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
         tokens = token_embedding(vocabulary_size, width, table(), policy, bool(with_mlm))
 
@@ -130,7 +135,7 @@ class RoFormerV2Encoder(keras.Model):
         inputs = encoder_inputs(num_segments, custom_position_ids)
         x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, table(), policy)
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
-        x = norm(dtype=policy, name="Embedding-Norm")(x)
+        x = joined.first_norm(x)
         x = widen(x, hidden_dim, initializer(), policy, use_bias=False)
         mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
         positions = inputs.get("position_ids")
@@ -143,7 +148,7 @@ class RoFormerV2Encoder(keras.Model):
                 rope=True,
                 use_bias=False,
                 attention_dropout=attention_dropout,
-                kernel_initializer=initializer(),
+                **joined.attention_kernels(),
                 dtype=policy,
                 name=f"Transformer-{i}-MultiHeadSelfAttention",
             )
@@ -151,14 +156,13 @@ class RoFormerV2Encoder(keras.Model):
                 intermediate_dim,
                 activation,
                 use_bias=False,
-                kernel_initializer=initializer(),
+                kernel_initializer=joined.branch_kernel(),
                 dtype=policy,
                 name=f"Transformer-{i}-FeedForward",
             )
-            x = post_norm(attention, dropout, norm)(
-                x, mask=mask, attention_mask=visible, positions=positions
-            )
-            x = post_norm(feed_forward, dropout, norm)(x)
+            x = joined.join(attention)(x, mask=mask, attention_mask=visible, positions=positions)
+            x = joined.join(feed_forward)(x)
+        x = joined.last_norm(x)
         outputs = bare_mlm(x, tokens, dropout, initializer, policy, with_mlm)
         super().__init__(inputs, outputs, name=name)
 
@@ -183,6 +187,7 @@ class RoFormerV2Encoder(keras.Model):
             key_size=key_size,
             custom_position_ids=custom_position_ids,
             application=application,
+            residual=residual,
         )
 
     def get_config(self):

@@ -3,6 +3,7 @@
 from keras_ext.ops.attention_normalization import normalize_attention
 from keras_ext.ops.attention_scale import Cosine, GradMax, LogN, get_attention_scale
 from keras_ext.ops.attention_scores import attention_scores
+from keras_ext.ops.deepnorm import deepnorm_constants
 from keras_ext.ops.factored_logsumexp import factored_logsumexp
 from keras_ext.ops.labels import first_occurrences, mask_labels, span_labels
 from keras_ext.ops.masking import (
@@ -33,6 +34,7 @@ __all__ = [
     "attention_scores",
     "decode_factored_spans",
     "decode_spans",
+    "deepnorm_constants",
     "dense_span_scores",
     "factored_logsumexp",
     "factored_mask",

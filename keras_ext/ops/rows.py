@@ -26,3 +26,23 @@ def as_rows(x):
     if keras.backend.standardize_dtype(x.dtype) == "float16":
         return x
     return ops.reshape(x, (-1, x.shape[-1]))
+
+
+def project_rows(dense, x):
+    """What a dense layer makes of a batch of sequences, taken as one matrix of rows.
+
+    Args:
+        dense: a built `keras.layers.Dense`.
+        x: (b, n, d).
+
+    Returns:
+        (b, n, units).
+
+    Example:
+
+    >>> import numpy as np
+    >>> tuple(project_rows(keras.layers.Dense(5), np.ones((2, 3, 4), "float32")).shape)
+    (2, 3, 5)
+    """
+    output = dense(as_rows(x))
+    return ops.reshape(output, (-1, ops.shape(x)[1], output.shape[-1]))

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -42,3 +43,34 @@ def test_hierarchical_positions_mix_a_coarse_and_a_fine_row():
 def test_a_weight_of_the_coarse_position_outside_0_and_1_is_refused(hierarchical):
     with pytest.raises(ValueError, match=f"between 0 and 1. Received: hierarchical={hierarchical}"):
         PositionEmbedding(3, hierarchical=hierarchical)
+
+
+@pytest.mark.parametrize("arguments", [{"input_dim": 9}, {"input_dim": 3, "hierarchical": 0.3}])
+def test_between_two_positions_lies_the_line_between_their_vectors(arguments):
+    layer = PositionEmbedding(embeddings_initializer="random_normal", **arguments)
+    x = np.random.default_rng(0).normal(size=(2, 9, 4)).astype("float32")
+    vectors = np.array(layer(np.zeros((1, 9, 4), "float32")))[0]
+    whole = np.random.default_rng(1).permuted(np.tile(np.arange(9), (2, 1)), axis=1)
+    as_floats = np.array(layer(x, positions=whole.astype("float32")))
+    np.testing.assert_allclose(as_floats, np.array(layer(x, positions=whole)), atol=1e-6)
+    np.testing.assert_allclose(as_floats, x + vectors[whole], atol=1e-6)
+    positions = np.array([0.25, 7.5, 2.75, 8, 0, 1.5, 6.125, 3, 5.5])
+    expected = np.stack([np.interp(positions, range(9), row) for row in vectors.T], axis=-1)
+    np.testing.assert_allclose(np.array(layer(x, positions=positions)), x + expected, atol=1e-6)
+
+
+def test_a_float_position_outside_counts_as_the_nearest():
+    layer = PositionEmbedding(4, "random_normal")
+    positions = np.array([[-0.5, 3.0, 3.5, 99.0]], "float32")
+    output = np.array(layer(np.zeros((1, 4, 2), "float32"), positions=positions))[0]
+    np.testing.assert_allclose(output, layer.get_weights()[0][[0, 3, 3, 3]], atol=1e-7)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_float_positions_are_not_rounded_in_half_precision(policy):
+    layer = PositionEmbedding(4100, dtype=policy)
+    layer.build((None, None, 1))
+    layer.set_weights([np.arange(4100)[:, None] % 2])
+    positions = np.array([[257, 2049, 4097, 4096, 300.5]], "float32")
+    output = keras.ops.cast(layer(np.zeros((1, 5, 1), "float32"), positions=positions), "float32")
+    assert np.array(output).ravel().tolist() == [1, 1, 1, 0, 0.5]

@@ -27,6 +27,7 @@ ENCODERS = {
     models.BigramRoFormerEncoder: SIZES,
     models.ElectraEncoder: SIZES,
     models.GAUAlphaEncoder: UNITS,
+    models.GAUEncoder: UNITS,
     models.NezhaEncoder: SIZES,
     models.RoFormerEncoder: SIZES,
     models.RoFormerV2Encoder: SIZES,
@@ -206,6 +207,7 @@ def test_tokens_with_their_positions_may_stand_in_any_order(encoder, batch, rng)
         models.RoFormerEncoder,
         models.RoFormerV2Encoder,
         models.GAUAlphaEncoder,
+        models.GAUEncoder,
     ],
 )
 def test_only_distances_matter_to_relative_positions(encoder, batch):
