@@ -215,7 +215,7 @@ def size(text, characters, arguments):
     print_table("Stacks of blocks, built and stepped", headers, rows)
 
 
-def main():
+def main(words=None):
     """Prints the tables that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of the data sets")
@@ -233,7 +233,7 @@ def main():
     parser.add_argument("--marks", type=int, nargs="+", default=[0, 50, 100, 200])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.data is None and arguments.parts != ["one_step"]:
         parser.error("Training and size need the folder of the data sets. Received: no --data")
     if "one_step" in arguments.parts:

@@ -182,7 +182,7 @@ def slope_rows(results):
     return rows
 
 
-def main():
+def main(words=None):
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512, 1024, 2048, 4096])
@@ -202,7 +202,7 @@ def main():
     parser.add_argument(
         "--compiler-memory", action="store_true", help="XLA's account, not the resident (JAX)"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     mode = "XLA" if arguments.jit or BACKEND == "jax" else "graph"
     names = ("width", "heads", "key_size", "chunk_size", "policy")
     sizes = {name: getattr(arguments, name) for name in names}

@@ -233,6 +233,12 @@ ROWS = [
     ),
     LayerRow(layers.RampedResidual, {"steps": 4}, TWO),
     LayerRow(layers.ScannedBlocks, {"block": layers.FeedForward(16, "swish"), "depth": 3}, HIDDEN),
+    LayerRow(
+        layers.ScannedBlocks,
+        {"block": layers.MultiHeadSelfAttention(2, 4), "depth": 3},
+        {**MASKED_HIDDEN, "attention_mask": CAUSAL},
+        "masked",
+    ),
     PartRow(ops.LogN, {}, HIDDEN, layer=scaled),
     PartRow(
         ops.LogN,

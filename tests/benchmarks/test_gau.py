@@ -1,3 +1,5 @@
+import deepnorm
+import gau_cost
 import gau_depth
 import gau_initial_ratio
 import keras
@@ -81,3 +83,18 @@ def test_entities_with_both_encoders(data_folder, tmp_path, monkeypatch, capsys)
     ner_gau.main([*sizes.split(), "--results", str(tmp_path / "runs.jsonl"), "--seeds", "1"])
     printed = capsys.readouterr().out
     assert "| GAUEncoder |" in printed and "| RoFormerEncoder |" in printed
+
+
+def test_cost_of_units_and_chunks(capsys):
+    words = "--repeats 1 --no-memory --lengths 8 16 --batch 1 --width 8 --heads 2 --key-size 4"
+    gau_cost.main([*words.split(), "--chunk-size", "4"])
+    printed = capsys.readouterr().out
+    assert printed.count("| two GAU |") == 3 == printed.count("| two FLASH |")
+
+
+def test_deep_stacks(data_folder, capsys):
+    small = "--width 8 --length 4 --batch 2".split()
+    deepnorm.main(["--parts", "one_step", "--depths", "1", *small])
+    assert "| DeepNorm |" in capsys.readouterr().out
+    deepnorm.main(["--data", str(data_folder), "--parts", "size", "--sizes", "2", *small])
+    assert "| 2 |" in capsys.readouterr().out

@@ -48,5 +48,5 @@ def test_only_distances_between_tokens_matter(batch):
 
 
 def test_heads_of_an_odd_size_are_refused():
-    with pytest.raises(ValueError, match="must be even. Received: head_size=3"):
+    with pytest.raises(ValueError, match="must be even. Received: key_size=3"):
         tiny_roformer(hidden_dim=6)
