@@ -164,14 +164,16 @@ def main(words=None):
     parser.add_argument("--folder", type=Path, default=Path("build/gau_depth"), help="of results")
     arguments = parser.parse_args(words)
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("arms", "folder")}
     data = read_characters(Path(os.environ.get("KERAS_EXT_DATA", "../shared/data")))
     runs = {}
     for arm in arguments.arms:
         path = arguments.folder / f"{arm.replace(' ', '_')}.json"
-        if not path.exists():
-            path.write_text(json.dumps(train(arm, data, arguments)))
+        runs[arm] = json.loads(path.read_text()) if path.exists() else {}
+        if runs[arm].get("settings") != settings:
+            runs[arm] = {"settings": settings, **train(arm, data, arguments)}
+            path.write_text(json.dumps(runs[arm]))
             keras.utils.clear_session()
-        runs[arm] = json.loads(path.read_text())
     entropy = unigram_entropy(data[0])
     places = [step for step in (1, 50, 100, 200, 300) if step <= arguments.steps]
     rows = [

@@ -90,7 +90,12 @@ def main(words=None):
         grid = {rate: [f1(kind, rate, 0)] for rate in rates}
         best = best_rate(grid, lower=False)
         again = [f1(kind, best, seed) for seed in seeds]
-        seconds = [run["cpu_seconds"] for run in runs.records if run["kind"] == kind]
+        asked = {"kind": kind, **arguments}
+        seconds = [
+            run["cpu_seconds"]
+            for run in runs.records
+            if asked == {name: run.get(name) for name in asked}
+        ]
         cells = [mean_and_spread(scores) for scores in grid.values()]
         rows.append([kind, *cells, f"{best:g}", mean_and_spread(again)])
         rows[-1].append(f"{statistics.median(seconds):.0f}")

@@ -104,17 +104,18 @@ def loss_by_place(model, ids, length, pieces=32):
 
 
 def smooth(values, over):
-    """The mean of each value and those around it."""
-    return np.convolve(values, np.ones(over) / over, mode="valid")
+    """Means of so many neighbours, and the middle of their places before them."""
+    means = np.convolve(values, np.ones(over) / over, mode="valid")
+    return np.arange(len(means)) + (over - 1) / 2, means
 
 
 def draw(losses, places, length, path):
     """The curve of the training, and the loss at each place."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5))
-    left.plot(smooth(losses, 10))
+    left.plot(*smooth(losses, 10))
     left.set(xlabel="step", ylabel="loss, nats a character", title="Training, no warm-up")
     for name, values in places.items():
-        right.plot(smooth(values, 32), label=name)
+        right.plot(*smooth(values, 32), label=name)
     right.axvline(length, color="gray", linestyle=":", label="longest in training")
     right.set(xlabel="place in the text", title="Test on longer text, the same weights")
     right.legend()
@@ -154,6 +155,7 @@ def main():
     model = make(len(ids) + 1, arguments)
     print(f"{model.count_params():,} weights, {arguments.layers} units, no warm-up")
     losses = train(model, train_ids, arguments)
+    print("loss, the mean of the last 5 steps:")
     for step in sorted({1, 10, 50, 100, 200, arguments.steps}):
         if step <= len(losses):
             print(f"step {step:4d}: loss {np.mean(losses[max(step - 5, 0) : step]):.3f}")

@@ -215,6 +215,7 @@ ROWS = [
             "activation": "gelu_tanh",
             "use_bias": False,
             "causal": True,
+            "attention_scale": "log_n",
             "attention_dropout": 0.5,
             "rope": True,
             "kernel_initializer": UNIFORM,

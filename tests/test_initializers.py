@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 from gradients import to_numpy
+from harness_backend import compiled
 
 from keras_ext import activations
 from keras_ext.initializers import ActivationScaling, MeanVarianceScaling, activation_gain
+from keras_ext.layers.scanned_blocks import ScannedBlocks
 
 PHI = math.erfc(math.sqrt(0.5)) / 2  # P(z > 1)
 DENSITY = math.exp(-0.5) / math.sqrt(2 * math.pi)  # of N(0, 1) at 1
@@ -199,3 +201,33 @@ def test_an_initializer_is_restored_from_its_config(initializer):
 def test_bad_arguments_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_a_gain_is_computed_once_and_outside_compiled_functions():
+    kept = []
+
+    def slope(x):
+        kept.append(x)
+        return 3 * x
+
+    def step(x):
+        return x * activation_gain(slope)
+
+    x = keras.ops.ones((2,))
+    with pytest.raises(ValueError, match="outside compiled functions.*slope.*traced"):
+        compiled(step)(x)
+    gain = activation_gain(slope)
+    calls = len(kept)
+    np.testing.assert_allclose(to_numpy(compiled(step)(x)), gain, rtol=1e-6)
+    assert gain == pytest.approx(1 / 3) and len(kept) == calls
+
+
+def test_a_stack_that_is_built_while_it_is_traced_finds_its_gain():
+    scaling = ActivationScaling("gelu")
+    model = keras.Sequential(
+        [ScannedBlocks(keras.layers.Dense(6, "gelu", kernel_initializer=scaling), 3)]
+    )
+    model.compile("sgd", "mse")
+    x = np.ones((2, 6), "float32")
+    model.fit(x, x, verbose=0)
+    assert model.weights[0].shape == (3, 6, 6)

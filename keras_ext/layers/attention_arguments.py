@@ -8,7 +8,7 @@ from keras_ext.ops.attention_scale import LogN, get_attention_scale
 SCORE_SCALES = ("bert4keras", "paper")
 
 
-def check_rotary(rope, size, rope_window, rope_slope):
+def check_rotary(rope, size, rope_window=None, rope_slope=0.0):
     """Raises ValueError unless vectors of `size` channels can be turned so."""
     if rope and size % 2:
         raise ValueError(
@@ -25,6 +25,15 @@ def check_rotary(rope, size, rope_window, rope_slope):
         raise ValueError(
             "Expected a rope_window above 0 and a rope_slope in [0, 1). "
             f"Received: {rope_window=}, {rope_slope=}"
+        )
+
+
+def check_positions(positions, query_shape, key_shape):
+    """Raises ValueError if one list of positions cannot serve queries and keys."""
+    if positions is not None and query_shape[1] != key_shape[1]:
+        raise ValueError(
+            "Positions are those of queries and keys, which must be as many then. "
+            f"Received: {query_shape[1]} queries, {key_shape[1]} keys"
         )
 
 
@@ -74,5 +83,5 @@ def check_gated_attention(layer):
         raise ValueError(
             f"score_scale='paper' takes the place of attention_scale. Received: {scale=}"
         )
-    if normalization == "softmax_plus" and isinstance(get_attention_scale(scale), LogN):
+    if isinstance(get_attention_scale(scale), LogN) and normalization == "softmax_plus":
         raise ValueError(f"'softmax_plus' has a factor log n of its own. Received: {scale=}")

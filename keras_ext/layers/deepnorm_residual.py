@@ -53,8 +53,7 @@ class DeepNormResidual(keras.layers.Layer):
         self.autocast = False
 
     def build(self, input_shape):
-        check_branch(input_shape)
-        shape = (input_shape[0][-1],)
+        shape = joined_shape(input_shape)[-1:]
         # Without autocast they stay float32, as the statistics.
         self.beta = self.gamma = None
         if self.offset:
@@ -73,8 +72,7 @@ class DeepNormResidual(keras.layers.Layer):
         return first_mask(mask)
 
     def compute_output_shape(self, input_shape):
-        check_branch(input_shape)
-        return tuple(input_shape[0])
+        return joined_shape(input_shape)
 
     def get_config(self):
         return {
@@ -86,14 +84,21 @@ class DeepNormResidual(keras.layers.Layer):
         }
 
 
-def check_branch(input_shape):
-    """Raises ValueError unless these are the shapes of a residual and of its branch."""
-    pair = len(input_shape) == 2 and all(isinstance(shape, (list, tuple)) for shape in input_shape)
-    if not pair or tuple(input_shape[0]) != tuple(input_shape[1]):
+def joined_shape(input_shape):
+    """The shape of a residual and of its branch, as far as one of them is known.
+
+    Raises:
+        ValueError: unless these are two shapes that agree where both are known.
+    """
+    ranks = [len(shape) for shape in input_shape if isinstance(shape, (list, tuple))]
+    pair = len(input_shape) == len(ranks) == 2 and ranks[0] == ranks[1]
+    axes = list(zip(*input_shape, strict=True)) if pair else []
+    if not pair or any(None not in (x, branch) and x != branch for x, branch in axes):
         raise ValueError(
             "Expected a list of a residual and a branch of the same shape. "
             f"Received: {input_shape=}"
         )
+    return tuple(branch if x is None else x for x, branch in axes)
 
 
 def first_mask(mask):

@@ -4,6 +4,7 @@ from keras import ops
 from keras_ext import activations
 from keras_ext.layers.attention_arguments import (
     check_gated_attention,
+    check_positions,
     restored_scale,
     scale_config,
 )
@@ -11,6 +12,7 @@ from keras_ext.layers.scale_offset import ScaleOffset
 from keras_ext.ops.attention_normalization import score_factor, weigh_scores
 from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
 from keras_ext.ops.attention_scores import attention_scores
+from keras_ext.ops.gating import gated_product
 from keras_ext.ops.rows import project_rows
 from keras_ext.ops.visible_keys import count_keys, visible_keys
 
@@ -50,7 +52,7 @@ class GatedAttentionUnit(keras.layers.Layer):
         self_attention: bool, whether all come from one sequence. Defaults to True.
         attention_scale: True or "sqrt_dim" (1 / sqrt(key_size)), False (1), "log_n", "grad_max",
             "cosine", a number or a callable: `ops.get_attention_scale`. Defaults to True.
-        attention_dropout: float in [0, 1), dropout of the weights. Defaults to 0.
+        attention_dropout: float in [0, 1), dropout of the weights, or None for 0. Defaults to 0.
         kernel_initializer: initializer of the kernels. Defaults to "glorot_uniform".
         rope: bool, whether queries and keys are turned by rotary position embedding
             (interleaved, so `key_size` must be even). Defaults to False.
@@ -67,8 +69,8 @@ class GatedAttentionUnit(keras.layers.Layer):
         mask: (b, m) bool, the keys that are tokens. A list of masks, such as Keras makes of those
             of a list of inputs, holds it as the second. None: all are tokens.
         attention_mask: (b, n, m) or (1, n, m) bool, the keys that each query may see. None: all.
-        positions: (n,) or (b, n), integers or floats, for `rope`; n = m. None: 0, 1, 2, ... for queries, and
-            for keys.
+        positions: (n,) or (b, n), integers or floats, for `rope`; n = m. With `causal` and a window
+            they must not fall. None: 0, 1, 2, ... for queries, and for keys.
 
     Returns:
         (b, n, d) in the compute dtype.
@@ -134,7 +136,7 @@ class GatedAttentionUnit(keras.layers.Layer):
             self.query_gate_dense = self._dense(units + key_size, "query_gate")
             self.key_dense = self._dense(key_size, "key")
             self.value_dense = self._dense(units, "value")
-        self.dropout = keras.layers.Dropout(attention_dropout, dtype=policy, name="dropout")
+        self.dropout = keras.layers.Dropout(attention_dropout or 0.0, dtype=policy, name="dropout")
         self.supports_masking = True
 
     def _dense(self, units, name):
@@ -194,6 +196,7 @@ class GatedAttentionUnit(keras.layers.Layer):
     def call(self, inputs, mask=None, attention_mask=None, positions=None, training=None):
         query, key, value, gate = self._project(inputs)
         size = ops.shape(key)[1]
+        check_positions(positions, query.shape, key.shape)
         visible = visible_keys(mask, attention_mask, self.causal, size)
         keys = count_keys(visible, size)
         paper = self.score_scale == "paper"
@@ -205,9 +208,8 @@ class GatedAttentionUnit(keras.layers.Layer):
         scores = attention_scores(query, key, *turning)  # (b, n, m)
         weights = weigh_scores(scores, visible, self.normalization)
         weights = self.dropout(ops.cast(weights, self.compute_dtype), training=training)
-        # What is cheap to compute again is not kept for the gradient.
-        gated = keras.remat(lambda gate, mixed: self.activation(gate) * mixed)
-        return project_rows(self.output_dense, gated(gate, ops.matmul(weights, value)))
+        gated = gated_product(gate, ops.matmul(weights, value), self.activation)
+        return project_rows(self.output_dense, gated)
 
     def compute_mask(self, inputs, mask=None):
         if self.self_attention:

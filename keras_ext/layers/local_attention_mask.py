@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -65,7 +66,7 @@ class LocalAttentionMask(keras.layers.Layer):
         return (input_shape[0] if rows else 1, input_shape[1], input_shape[1])
 
     def compute_output_spec(self, inputs, positions=None):
-        shape = None if positions is None else positions.shape
+        shape = None if positions is None else np.shape(positions)  # that of a list, too
         return keras.KerasTensor(self.compute_output_shape(inputs.shape, shape), "bool")
 
     def get_config(self):

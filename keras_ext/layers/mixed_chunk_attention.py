@@ -2,7 +2,10 @@ import keras
 from keras import ops
 
 from keras_ext import activations
+from keras_ext.layers.attention_arguments import check_rotary, restored_scale, scale_config
 from keras_ext.layers.scale_offset import ScaleOffset
+from keras_ext.ops.attention_normalization import score_factor
+from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
 from keras_ext.ops.rotary import apply_rotary
 from keras_ext.ops.rows import project_rows
 
@@ -18,7 +21,7 @@ class MixedChunkAttention(keras.layers.Layer):
 
         u, v, z = split(activation(x W + b)),  of units, units and key_size channels
         q, k, q', k' = gamma * z + beta,  each with a gamma and a beta of its own
-        near_i = sum_j max(q_i . k_j / sqrt(key_size), 0)^2 v_j / near,  j in the chunk of i
+        near_i = sum_j max(scale q_i . k_j, 0)^2 v_j / near,  j in the chunk of i
         far_i = q'_i (sum_j k'_j^T v_j) / far,  j in the whole sequence
         output_i = (u_i * (near_i + far_i)) W_o + b_o
 
@@ -35,10 +38,13 @@ class MixedChunkAttention(keras.layers.Layer):
         units: int, channels of the gate and of the values; twice the input's width is usual.
         key_size: int, channels of queries and keys. Defaults to 128.
         chunk_size: int, tokens of a chunk. Defaults to 256.
+        causal: bool, whether a token sees only itself and those before it. Defaults to False.
         activation: name or function, after the input projection. Defaults to "swish".
         use_bias: bool, whether projections add a bias, and queries and keys a beta. Defaults to
             True.
-        causal: bool, whether a token sees only itself and those before it. Defaults to False.
+        attention_scale: that of the scores within a chunk, by the number of keys that a token sees
+            there: True or "sqrt_dim" (1 / sqrt(key_size)), False (1), "log_n", "grad_max",
+            "cosine", a number or a callable: `ops.get_attention_scale`. Defaults to True.
         attention_dropout: float in [0, 1), dropout of the weights within a chunk. Defaults to 0.
         rope: bool, whether all four of queries and keys are turned by rotary position embedding
             (interleaved, so `key_size` must be even). Defaults to False.
@@ -53,7 +59,8 @@ class MixedChunkAttention(keras.layers.Layer):
         (b, n, d) in the compute dtype.
 
     Raises:
-        ValueError: for an odd `key_size` with `rope`, or sizes below 1.
+        ValueError: for an odd `key_size` with `rope`, sizes below 1, or an unknown
+            `attention_scale`.
 
     Example:
 
@@ -71,9 +78,10 @@ class MixedChunkAttention(keras.layers.Layer):
         units,
         key_size=128,
         chunk_size=256,
+        causal=False,
         activation="swish",
         use_bias=True,
-        causal=False,
+        attention_scale=True,
         attention_dropout=0.0,
         rope=False,
         kernel_initializer="glorot_uniform",
@@ -85,17 +93,15 @@ class MixedChunkAttention(keras.layers.Layer):
             raise ValueError(
                 f"Sizes must be positive. Received: {units=}, {key_size=}, {chunk_size=}"
             )
-        if rope and key_size % 2:
-            raise ValueError(
-                f"Rotary embedding turns channels in pairs, key_size must be even. "
-                f"Received: {key_size=}"
-            )
+        check_rotary(rope, key_size)
+        get_attention_scale(attention_scale)
         self.units = units
         self.key_size = key_size
         self.chunk_size = chunk_size
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.causal = causal
+        self.attention_scale = restored_scale(attention_scale)
         self.attention_dropout = attention_dropout
         self.rope = rope
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -139,7 +145,8 @@ class MixedChunkAttention(keras.layers.Layer):
         tokens = ops.expand_dims(tokens, -1)  # (b or 1, n, 1)
         # A key of zeros has weight 0 in both sums: no score needs a mask.
         key, far_key = (ops.where(tokens, x, 0.0) for x in (key, far_key))
-        value, tokens = ops.cast(value, "float32"), ops.cast(tokens, "float32")
+        value = ops.where(tokens, ops.cast(value, "float32"), 0.0)
+        tokens = ops.cast(tokens, "float32")
         parts = (query, key, far_query, far_key, value, tokens)
         query, key, far_query, far_key, value, tokens = self._chunks(parts, length)
         mixed = self._near(query, key, value, tokens, training)
@@ -166,8 +173,11 @@ class MixedChunkAttention(keras.layers.Layer):
     def _near(self, query, key, value, tokens, training):
         """The sums within the chunks, (b, chunks, c, units)."""
         seen = ops.cumsum(tokens, axis=2) if self.causal else ops.sum(tokens, 2, keepdims=True)
+        query, key = scale_query_and_key(
+            query, key, get_attention_scale(self.attention_scale), seen
+        )
         # Scaling the query costs n * s products, scaling the weights n * c.
-        query = query / ops.sqrt(self.key_size * ops.maximum(seen, 1.0))
+        query = query * score_factor(seen, "squared_relu")
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (b, chunks, c, c)
         weights = ops.square(ops.relu(ops.tril(scores) if self.causal else scores))
         return ops.matmul(self.dropout(weights, training=training), value)
@@ -194,6 +204,7 @@ class MixedChunkAttention(keras.layers.Layer):
             "activation": activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "causal": self.causal,
+            "attention_scale": scale_config(self.attention_scale),
             "attention_dropout": self.attention_dropout,
             "rope": self.rope,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),

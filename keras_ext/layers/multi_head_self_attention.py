@@ -24,8 +24,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         weights = softmax_j(scale q_i . (k_j + r_ij)),  sum_j weights_ij (v_j + r_ij)
 
     On JAX, attention without dropout, relative embeddings and window is left to Keras' fused one,
-    which takes a flash kernel where the device has one. On TensorFlow, which has none, Keras' takes
-    1.3 to 1.5 times as long as this.
+    which takes a flash kernel where the device has one. On TensorFlow it has none and is slower
+    than this (`benchmarks/fused_attention.py`).
 
     Weights are four 2-D kernels in the order query, key, value, output (bert4keras' order), each
     followed by its bias; heads lie one after another in the columns.
@@ -52,7 +52,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         mask: (b, n) bool, true = token. None: all are tokens.
         attention_mask: (b, n, n) or (1, n, n) bool, true where axis 1 may attend to axis 2, as
             `AttentionMask` makes it. None: everywhere.
-        positions: (n,) or (b, n), integers or floats, that `rope` turns by. None: 0, ..., n - 1.
+        positions: (n,) or (b, n), integers or floats, that `rope` turns by. With `causal` and a
+            window they must not fall. None: 0, ..., n - 1.
         relative_embeddings: (n, n, key_size), as `RelativePositionEmbedding` makes it; `key_size`
             is then `head_size`. None: none.
 
@@ -187,9 +188,12 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         if self.rope:
             query, key = apply_rotary(query, positions), apply_rotary(key, positions)
         query, key = (ops.cast(x, self.compute_dtype) for x in (query, key))
-        mixed = ops.dot_product_attention(query, key, value, mask=visible, scale=1.0)
         if visible is None:
-            return mixed
+            return ops.dot_product_attention(query, key, value, scale=1.0)
+        # One row for all queries the flash kernel would refuse.
+        size = ops.shape(key)[1]
+        visible = ops.broadcast_to(visible, (ops.shape(visible)[0], 1, size, size))
+        mixed = ops.dot_product_attention(query, key, value, mask=visible, scale=1.0)
         seen = ops.any(visible, axis=-1, keepdims=True)  # (b, 1, n, 1)
         return ops.where(ops.transpose(seen, (0, 2, 1, 3)), mixed, 0)
 

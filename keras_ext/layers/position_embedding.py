@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -25,16 +26,15 @@ class PositionEmbedding(keras.layers.Layer):
     Call arguments:
         inputs: (b, n, d), n at most `input_dim` (squared with `hierarchical`).
         positions: (n,) or (b, n), integers or floats from 0 to the last position. None: 0, 1, ...,
-            n - 1. Floats beyond the last position count as the last.
+            n - 1. Those outside count as the first or the last position.
 
     Returns:
         (b, n, d) in the compute dtype.
 
     Raises:
-        ValueError: for `hierarchical` outside (0, 1); when called on more positions than there
-            are. Where a compiled function leaves the length open, the backend raises its own error
-            about shapes instead; XLA raises none for given positions that are too large, or with
-            `hierarchical`, and takes the last row.
+        ValueError: for `hierarchical` outside (0, 1); when called without positions on a longer
+            input than there are. Where a compiled function leaves the length open, the backend
+            raises its own error about shapes instead; XLA raises none with `hierarchical`.
 
     Example:
 
@@ -75,8 +75,11 @@ class PositionEmbedding(keras.layers.Layer):
             if not self.hierarchical:
                 return inputs + table[: ops.shape(inputs)[1]]
             positions = ops.arange(ops.shape(inputs)[1], dtype="int32")
+            return inputs + self._vectors(table, positions)
         positions = ops.convert_to_tensor(positions)
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(positions.dtype)):
+            # Beyond a table backends differ: an error, NaN, the last row.
+            positions = ops.clip(ops.cast(positions, "int32"), 0, self._longest - 1)
             return inputs + self._vectors(table, positions)
         positions = ops.clip(ops.cast(positions, "float32"), 0, self._longest - 1)
         lower = ops.floor(positions)
@@ -107,9 +110,14 @@ class PositionEmbedding(keras.layers.Layer):
                 f"windows. Received: length={shape[1]}"
             )
 
-    def compute_output_shape(self, input_shape):
-        self._check_length(input_shape)
+    def compute_output_shape(self, input_shape, positions_shape=None):
+        if positions_shape is None:
+            self._check_length(input_shape)
         return tuple(input_shape)
+
+    def compute_output_spec(self, inputs, positions=None):
+        shape = None if positions is None else np.shape(positions)  # that of a list, too
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape, shape), self.compute_dtype)
 
     def get_config(self):
         return {

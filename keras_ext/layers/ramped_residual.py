@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_ext.layers.deepnorm_residual import check_branch, first_mask
+from keras_ext.layers.deepnorm_residual import first_mask, joined_shape
 
 # float32 counts no further.
 MOST_STEPS = 2**24
@@ -49,7 +49,7 @@ class RampedResidual(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        check_branch(input_shape)
+        joined_shape(input_shape)  # raises where there is none
         # bfloat16 would count no further than 256.
         self.counter = self.add_weight(
             (), initializer="zeros", trainable=False, autocast=False, name="counter"
@@ -66,8 +66,7 @@ class RampedResidual(keras.layers.Layer):
         return first_mask(mask)
 
     def compute_output_shape(self, input_shape):
-        check_branch(input_shape)
-        return tuple(input_shape[0])
+        return joined_shape(input_shape)
 
     def get_config(self):
         return {**super().get_config(), "steps": self.steps}

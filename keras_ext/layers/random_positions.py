@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 from keras import ops
 
 MODES = ("subset", "equal_mean")
@@ -40,7 +41,8 @@ class RandomPositions(keras.layers.Layer):
     Raises:
         ValueError: for an unknown `mode` or `distribution`, a `max_position` outside [1, 2^24],
             and for more than `max_position` places. Where a compiled function leaves the length
-            open, TensorFlow raises its own error about `k` in training.
+            open, TensorFlow raises its own error about `k` in training, and none at inference:
+            there, positions of "subset" repeat.
 
     Example:
 
@@ -88,13 +90,13 @@ class RandomPositions(keras.layers.Layer):
             return (
                 self._subset(batch, length) if self.mode == "subset" else self._mean(batch, length)
             )
-        positions = ops.arange(length, dtype="int32")
+        if inputs.shape[1] is None:
+            positions, size = ops.arange(length, dtype="int64"), ops.cast(length, "int64")
+        else:  # i L needs int64, which JAX lacks: but it knows every length
+            positions, size = np.arange(length, dtype="int64"), length
         if self.mode == "subset":
-            # i L / n in two parts: i L itself would leave int32.
-            step, rest = self.max_position // length, self.max_position % length
-            positions = positions * step + positions * rest // length
-        positions = ops.cast(positions, "float32")
-        return ops.broadcast_to(positions[None], (batch, length))
+            positions = positions * self.max_position // size
+        return ops.broadcast_to(ops.cast(positions, "float32")[None], (batch, length))
 
     def _subset(self, batch, length):
         shape = (batch, self.max_position)

@@ -20,16 +20,21 @@ class ScannedBlocks(keras.layers.Layer):
     The time to build it does: a block is built for each depth, of which the initial values remain.
     Values and gradients are those of the blocks one after the other. In TensorFlow take
     `jit_compile=True` for very deep stacks: without it, the gradient of 1,000 blocks of two
-    matrices took 15 times as long.
+    matrices took 15 times as long. The activations of all depths are kept for the gradient, as
+    they are without a loop: where memory is short, put `keras.remat` around what the block computes
+    or take smaller batches.
 
     Each block begins as one that is made from the block's config: initialisers draw anew for each
     depth, also those with a seed of their own (it is another for each depth). Dropout draws anew at
     each depth and in each training call; in inference random numbers do not change between calls.
-    State such as moving averages is kept for each depth, and changes in training only.
+    State such as moving averages is kept for each depth, and changes in training only. Freezing the
+    stack, `trainable = False`, counts for its weights: with training=True its state still changes.
 
     Args:
-        block: `keras.layers.Layer` that has not been built and keeps the shape of its input. It is
-            a pattern, and stays without weights.
+        block: `keras.layers.Layer` that has not been built and keeps the shape of its input: one of
+            a class of its own, or a `keras.Sequential` without an input; a functional model is
+            built from the start. It is a pattern, and stays without weights. Arguments of its
+            `call` after the first need defaults.
         depth: int, number of blocks.
         dtype: dtype policy of the inputs and outputs. Blocks compute in their own. Defaults to that
             of `block`.
@@ -44,8 +49,8 @@ class ScannedBlocks(keras.layers.Layer):
         A tensor of the shape of `inputs` in the compute dtype.
 
     Raises:
-        ValueError: for a depth below 1, and for a block that has been built, changes the shape,
-            adds a loss, or has a constrained or regularised weight.
+        ValueError: for a depth below 1, and for a block that has been built, needs more than one
+            argument, changes the shape, adds a loss, or has a constrained or regularised weight.
 
     Example:
 
@@ -64,13 +69,26 @@ class ScannedBlocks(keras.layers.Layer):
             raise ValueError(f"Expected a depth of at least 1. Received: {depth=}")
         if block.built:
             raise ValueError(
-                "Expected a block that has not been built: its weights would not be used. "
+                "Expected a block that has not been built (its weights would not be used): a layer "
+                "of a class of its own, or another unbuilt layer, not a functional model. "
                 f"Received: block={block.name}, built"
+            )
+        parameters = inspect.signature(block.call).parameters
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        needed = [
+            name
+            for name, parameter in list(parameters.items())[1:]
+            if parameter.default is inspect.Parameter.empty and parameter.kind not in variadic
+        ]
+        if needed:
+            raise ValueError(
+                "Expected a block whose `call` has one argument without a default, the input. "
+                f"Received: block={block.name}, which also needs {', '.join(needed)}"
             )
         self.depth = depth
         # Inside a function, as Keras takes the weights of an attribute for those of the layer.
         self._pattern = lambda: block
-        self._takes_mask = "mask" in inspect.signature(block.call).parameters
+        self._takes_mask = "mask" in parameters
         self.attach_mask = AttachMask(dtype=self.dtype_policy, name="attach_mask")
         self.seed_generator = keras.random.SeedGenerator()
         self.supports_masking = True
@@ -175,7 +193,7 @@ def _loop(step, x, stacks, places, depth):
         depth: int.
     """
     if keras.config.backend() != "tensorflow":
-        return ops.scan(step, x, stacks)
+        return ops.scan(step, x, stacks, length=depth)
 
     # Here it is the other way round: the gradient of `ops.scan` cannot be compiled, that of a loop
     # with a known maximum can.
@@ -221,7 +239,7 @@ def _reseeded(config, shift):
     if not isinstance(config, dict):
         return config
     return {
-        name: value + shift
+        name: (value + shift) % 2**31
         if name == "seed" and isinstance(value, int)
         else _reseeded(value, shift)
         for name, value in config.items()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_ext.models.bert4keras_order import find_weights, weight_order
+from keras_ext.models.bert4keras_order import find_weights, layers_with_weights, weight_order
 from keras_ext.models.checkpoint import assign_weights, check_patterns, collect_weights
 from keras_ext.models.legacy_hdf5 import read_legacy_hdf5, write_legacy_hdf5
 from keras_ext.models.name_lookup import OPTIONAL
@@ -66,7 +66,8 @@ def load_bert4keras_weights(model, path, mapping=None, allow_missing=(), allow_u
 
     Raises:
         ValueError: if the file is of another kind (saying which), is cut off (naming the tensors)
-            or does not fit the model (naming the weights and layers on both sides).
+            or does not fit the model (naming the weights and layers on both sides); for an encoder
+            with another `residual` than "post", which bert4keras does not have.
 
     Example:
 
@@ -98,7 +99,8 @@ def save_bert4keras_weights(model, path):
             knows the format.
 
     Raises:
-        ValueError: for another suffix; if bert4keras has no counterpart of a layer with weights.
+        ValueError: for another suffix; if bert4keras has no counterpart of a layer with weights, or
+            of the `residual` of an encoder.
 
     Example:
 
@@ -178,31 +180,6 @@ def fill_layers(model, stored, mapping=None, allow_missing=(), allow_unused=()):
             if name not in stored
         }
         raise ValueError(f"{error}{_advice(foreign, absent)}") from None
-
-
-def layers_with_weights(model):
-    """The layers of a model that have weights, by name; those of models inside it, too.
-
-    Args:
-        model: `keras.Model`.
-
-    Returns:
-        Dict from names to layers, in the order of the model.
-
-    Raises:
-        ValueError: if two layers have the same name.
-    """
-    found = {}
-    for layer in model.layers:
-        is_model = isinstance(layer, keras.Model)
-        inner = layers_with_weights(layer) if is_model else {layer.name: layer}
-        for name, part in inner.items():
-            if part.weights and found.setdefault(name, part) is not part:
-                raise ValueError(
-                    "Layers in a file are told apart by their names; give each part its own. "
-                    f"Received: two layers of the name {name!r} in the model {model.name!r}"
-                )
-    return found
 
 
 def _by_layer(stored, layers, mapping):

@@ -147,6 +147,38 @@ def weight_order(layer):
     return rows
 
 
+def layers_with_weights(model):
+    """The layers of a model that have weights, by name; those of models inside it, too.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        Dict from names to layers, in the order of the model.
+
+    Raises:
+        ValueError: if two layers have the same name; for an encoder whose residual is not "post".
+    """
+    # Names and shapes would fit; the values would mean something else.
+    residual = getattr(model, "residual", "post")
+    if isinstance(residual, str) and residual != "post":
+        raise ValueError(
+            'The encoders of bert4keras have the residual "post" only; weights of another one do '
+            f"not mean the same there. Received: {residual=}, model={model.name!r}"
+        )
+    found = {}
+    for layer in model.layers:
+        is_model = isinstance(layer, keras.Model)
+        inner = layers_with_weights(layer) if is_model else {layer.name: layer}
+        for name, part in inner.items():
+            if part.weights and found.setdefault(name, part) is not part:
+                raise ValueError(
+                    "Layers in a file are told apart by their names; give each part its own. "
+                    f"Received: two layers of the name {name!r} in the model {model.name!r}"
+                )
+    return found
+
+
 def _variable(layer, row):
     try:
         return attrgetter(row.attribute)(layer)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import keras
 
-from keras_ext.models.bert4keras import fill_layers, layers_with_weights
+from keras_ext.models.bert4keras import fill_layers
+from keras_ext.models.bert4keras_order import layers_with_weights
 from keras_ext.models.convert_calls import Flow
 from keras_ext.models.convert_layers import TRANSLATORS
 from keras_ext.models.legacy_config import lost_settings, policy

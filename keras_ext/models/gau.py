@@ -17,7 +17,7 @@ class GAUEncoder(keras.Model):
     its queries and keys turned by rotary position embedding. Two units have about the weights of
     one block of attention and feed-forward. With the defaults a unit's output begins as about a
     hundredth to a thousandth of its input, since its input projection is one kernel that begins as
-    Xavier's: so each block begins as almost the identity, and that is why no warm-up is needed.
+    Xavier's: so each block begins as almost the identity, the main reason why no warm-up is needed.
 
     A functional model. `GAUAlphaEncoder` is the one with published weights.
 

@@ -14,9 +14,9 @@ class GAUAlphaEncoder(keras.Model):
         x = RMS(x + dropout(GAU(x))),  num_layers times
 
     The `GAUEncoder` that was pretrained: RMS(x) = x / sqrt(mean(x^2) + epsilon) has no weights and
-    GAU is a `GatedAttentionUnit` without biases, normalised by "softmax_plus", its queries and keys turned by rotary position
-    embedding. Two units have about the weights of one block of BERT, so a base model has 24. Weights
-    begin with the variance 1 / (fan_in num_layers^(2/3)).
+    GAU is a `GatedAttentionUnit` without biases, normalised by "softmax_plus", its queries and keys
+    turned by rotary position embedding. Two units have about the weights of one block of BERT, so a
+    base model has 24. Weights begin with the variance 1 / (fan_in num_layers^(2/3)).
 
     A functional model; its layers bear bert4keras' names. Freezing single layers is not part of
     the config, freezing all of them (`trainable`) is.

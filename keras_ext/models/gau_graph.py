@@ -69,11 +69,15 @@ def gau_graph(
     x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
     x = joined.first_norm(x)
     x = widen(x, hidden_dim, kernel(), policy, unit["use_bias"])
-    mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
+    # A unit that knows itself to be causal needs no mask, and a product less with a window.
+    causal = application == "lm"
+    mask = inputs["padding_mask"]
+    visible = None if causal else attention_mask(inputs, application)
     positions = inputs.get("position_ids")
     for i in range(num_layers):
         layer = GatedAttentionUnit(
             **unit,
+            causal=causal,
             kernel_initializer=joined.branch_kernel(),
             dtype=policy,
             name=f"Transformer-{i}-GatedAttentionUnit",

@@ -65,5 +65,5 @@ class Residual:
 
 
 def xavier(gain):
-    """The initializer of Xavier Glorot, normal, whose standard deviation is `gain` times as large."""
+    """The normal initializer of Xavier Glorot, of `gain` times the standard deviation."""
     return keras.initializers.VarianceScaling(gain**2, "fan_avg", "truncated_normal")

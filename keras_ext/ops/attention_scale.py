@@ -1,6 +1,7 @@
 """By what the scores of attention are multiplied: by a constant, or by what the row sees."""
 
 import math
+from numbers import Real
 
 import keras
 from keras import ops
@@ -143,7 +144,8 @@ def get_attention_scale(identifier):
         "grad_max"          `GradMax()`
         "cosine"            `Cosine()`
         a number            itself
-        a callable          what it gives for the number of visible keys, float32 (..., 1), and d
+        a callable          what it gives for the number of visible keys, at least 1, float32
+                            (..., 1), and d
 
     Args:
         identifier: one of these, or the config of a serialised one.
@@ -170,7 +172,7 @@ def get_attention_scale(identifier):
         return 1.0
     if callable(identifier):
         return identifier
-    if isinstance(identifier, (int, float)) and math.isfinite(identifier):
+    if isinstance(identifier, Real) and math.isfinite(identifier):
         return float(identifier)
     raise ValueError(
         f"Unknown scale of attention, expected a bool, one of {NAMES}, a finite number or a "
@@ -215,7 +217,8 @@ def scale_query_and_key(query, key, scale, keys):
     if isinstance(scale, Cosine):
         query, key = _unit(query), _unit(key)
     if callable(scale):
-        scale = scale(keys, query.shape[-1])
+        # Of a row that sees nothing a scale such as 1 / n would be infinite.
+        scale = scale(ops.maximum(keys, 1.0), query.shape[-1])
     if len(query.shape) == 4 and len(getattr(scale, "shape", ())) == 3:
         scale = ops.expand_dims(scale, -1)
     return query * scale, key

@@ -25,7 +25,7 @@ def attention_scores(query, key, rope=False, positions=None, window=None, slope=
         positions: (n,) or (b, n), integers or floats, for queries and keys. None: 0, 1, 2, ...
         window: number above 0, or None.
         slope: number in [0, 1): 0 is ReRoPE, 1 / k leaky ReRoPE.
-        causal: bool: the scores of later keys will not be looked at.
+        causal: bool: the scores of later keys will not be looked at. Positions must not fall.
 
     Returns:
         float32 (b, n, m) or (b, heads, n, m).

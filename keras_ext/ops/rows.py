@@ -45,4 +45,5 @@ def project_rows(dense, x):
     (2, 3, 5)
     """
     output = dense(as_rows(x))
-    return ops.reshape(output, (-1, ops.shape(x)[1], output.shape[-1]))
+    batch, length = ops.shape(x)[:2]
+    return ops.reshape(output, (batch, length, output.shape[-1]))

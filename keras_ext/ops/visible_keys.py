@@ -24,9 +24,9 @@ def visible_keys(mask=None, attention_mask=None, causal=False, length=None):
     [[[1, 0, 0], [1, 1, 0], [1, 1, 0]]]
     """
     mask = mask[1] if isinstance(mask, (list, tuple)) else mask
-    parts = [] if mask is None else [ops.expand_dims(mask, 1)]  # (b, 1, m)
+    parts = [] if mask is None else [ops.cast(ops.expand_dims(mask, 1), "bool")]  # (b, 1, m)
     if attention_mask is not None:
-        parts.append(attention_mask)
+        parts.append(ops.cast(attention_mask, "bool"))
     if causal:
         place = ops.arange(length, dtype="int32")
         parts.append((place[None, :] <= place[:, None])[None])  # (1, n, n)

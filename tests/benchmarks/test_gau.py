@@ -33,7 +33,13 @@ def test_kernels_have_the_variance_of_their_names():
 def test_what_a_token_sees_of_itself_and_of_others_adds_up(capsys):
     words = "--width 16 --units 24 --key-size 8 --lengths 6 --seeds 1".split()
     gau_initial_ratio.main(words)
-    assert capsys.readouterr().out.count("| LeCun |") == 2
+    second = capsys.readouterr().out.partition("Where it comes from")[2]
+    rows = [line.strip("| ").split(" | ") for line in second.splitlines() if "| 6 |" in line]
+    assert [row[0] for row in rows] == gau_initial_ratio.INITIALISATIONS
+    for row in rows:
+        whole, itself, others = map(float, row[2:])
+        # The sides of a triangle, printed with two digits.
+        assert abs(itself - others) * 0.9 < whole < (itself + others) * 1.1
 
 
 def test_layers_are_resized_to_a_ratio():
@@ -98,3 +104,11 @@ def test_deep_stacks(data_folder, capsys):
     assert "| DeepNorm |" in capsys.readouterr().out
     deepnorm.main(["--data", str(data_folder), "--parts", "size", "--sizes", "2", *small])
     assert "| 2 |" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="the script runs on TensorFlow")
+def test_fused_attention_gives_the_same(capsys):
+    from fused_attention import main
+
+    main(["--sizes", "2x8x2x4", "--repeats", "1"])
+    assert capsys.readouterr().out.count("| 2x8x2x4 |") == 6

@@ -106,3 +106,10 @@ def test_what_is_no_pair_is_refused(pair):
     for inputs in (x, [x], [x, branch, x], [x, branch[:, :1]]):
         with pytest.raises(ValueError, match="residual and a branch.*Received: input_shape="):
             DeepNormResidual(2.0)(inputs)
+
+
+def test_of_each_axis_the_known_length_counts():
+    inputs = [keras.KerasTensor((None, 5, None)), keras.KerasTensor((2, None, 4))]
+    assert DeepNormResidual(2.0)(inputs).shape == (2, 5, 4)
+    with pytest.raises(ValueError, match="residual and a branch.*Received: input_shape="):
+        DeepNormResidual(2.0)([inputs[0], keras.KerasTensor((2, 6, 4))])

@@ -357,11 +357,42 @@ def test_a_model_of_three_sequences_is_saved_and_trains(sequences, tmp_path):
         ({"normalization": "softmax_plus", "attention_scale": "log_n"}, "factor log n of its own"),
         ({"causal": True, "self_attention": False}, "no common order"),
         ({"rope_window": 3}, "needs rope=True"),
+        ({"attention_scale": "logn"}, "Unknown scale of attention.*'logn'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         made(**arguments)
+
+
+def test_positions_serve_queries_and_keys_of_one_length_only(sequences):
+    layer = made(self_attention=False, rope=True)
+    with pytest.raises(ValueError, match="as many then. Received: 5 queries, 7 keys"):
+        layer(sequences, positions=np.arange(5))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="nested tapes are TensorFlow's")
+def test_the_gradient_can_be_differentiated_again(x):
+    import tensorflow as tf
+
+    layer = made(normalization="softmax")
+    x = tf.constant(x)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x) ** 2)
+        return tape.gradient(loss, x)
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        size = tf.reduce_sum(gradient(x) ** 2)
+    second = tape.gradient(size, x)
+    direction = tf.random.stateless_normal(x.shape, (1, 2))
+    step = 1e-3
+    sizes = [tf.reduce_sum(gradient(x + sign * step * direction) ** 2) for sign in (1, -1)]
+    slope = float(sizes[0] - sizes[1]) / (2 * step)
+    assert float(tf.reduce_sum(second * direction)) == pytest.approx(slope, rel=0.02)
 
 
 def test_the_wrong_number_of_inputs_is_refused(x, sequences):

@@ -51,6 +51,10 @@ def test_of_a_graph_the_shapes_are_known_and_no_mask_goes_on():
     model = keras.Model([ids, positions], LocalAttentionMask(2)(ids, positions=positions))
     output = model([np.zeros((1, 5), "int32"), np.arange(5, dtype="float32")[None]])
     assert to_numpy(output).sum() == 13
+    # A list, too.
+    mask = LocalAttentionMask(2)(ids, positions=[0, 1, 5])
+    output = keras.Model(ids, mask)(np.zeros((1, 3), "int32"))
+    assert to_numpy(output).astype(int).tolist() == [[[1, 1, 0], [1, 1, 0], [0, 0, 1]]]
 
 
 def test_a_window_below_1_is_refused():

@@ -46,7 +46,11 @@ def turn(vector, position):
     return np.stack([pairs.real, pairs.imag], axis=-1).reshape(size)
 
 
-def reference(layer, inputs, mask, positions=None):
+def usual(keys, size):
+    return 1 / math.sqrt(size)
+
+
+def reference(layer, inputs, mask, positions=None, scale=usual):
     """One token at a time, each sum over the tokens that it may hold, in float64."""
     weights = [weight.astype("float64") for weight in layer.get_weights()]
     if not layer.use_bias:
@@ -71,12 +75,36 @@ def reference(layer, inputs, mask, positions=None):
         near = range(start, i + 1 if layer.causal else min(start + layer.chunk_size, length))
         near = [j for j in near if mask[b, j]]
         for j in near:
-            score = query[b, i] @ key[b, j] / math.sqrt(size)
+            score = query[b, i] @ key[b, j] * scale(max(len(near), 1), size)
             outputs[b, i] += max(score, 0) ** 2 / len(near) * value[b, j]
         far = [j for j in range(start if layer.causal else length) if mask[b, j]]
         for j in far:
             outputs[b, i] += far_query[b, i] @ far_key[b, j] / len(far) * value[b, j]
     return (gate * outputs) @ output_kernel + output_bias
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_scores_are_scaled_by_the_keys_that_a_token_sees_in_its_chunk(causal):
+    def scale(keys, size):
+        return 0.3 * keys / size
+
+    x, mask = tokens(11), holes(11)
+    layer = made(causal=causal, attention_scale=scale)
+    expected = reference(layer, x, mask, scale=scale)
+    np.testing.assert_allclose(np.array(layer(x, mask=mask)), expected, atol=2e-5, rtol=1e-4)
+    usual_layer = made(causal=causal, attention_scale=0.5)
+    expected = reference(usual_layer, x, mask)  # 1 / sqrt(4)
+    np.testing.assert_allclose(np.array(usual_layer(x, mask=mask)), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_what_hidden_tokens_hold_does_not_matter_even_if_it_is_not_a_number():
+    x, mask = tokens(11), holes(11)
+    layer = made(causal=True)
+    broken = np.where(mask[..., None], x, np.nan).astype("float32")
+    visible = np.array(layer(broken, mask=mask))[mask]
+    np.testing.assert_array_equal(
+        visible, np.array(layer(np.where(mask[..., None], x, 0), mask=mask))[mask]
+    )
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -3,6 +3,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from gradients import value_and_gradient
 from keras import ops
 
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
@@ -135,11 +136,11 @@ def test_scores_are_scaled_by_what_the_row_sees(x, name, causal):
 
 
 def test_a_scale_may_be_an_object_or_a_function(x):
-    def per_key(keys, size):
+    def more(keys, size):
         return 0.1 * keys
 
-    layer = made(attention_scale=per_key)
-    expected = reference(layer, x, MASK, scale=per_key)
+    layer = made(attention_scale=more)
+    expected = reference(layer, x, MASK, scale=more)
     np.testing.assert_allclose(np.array(layer(x, mask=MASK)), expected, atol=2e-5, rtol=1e-4)
     saved = made(attention_scale=LogN(train_length=3, clip=True)).get_config()
     again = MultiHeadSelfAttention.from_config(saved)
@@ -196,6 +197,37 @@ def test_a_sequence_without_tokens_gives_the_output_bias(x, policy):
     output = ops.cast(layer(x, mask=np.zeros((3, 5), bool)), "float32")
     bias = ops.cast(ops.cast(layer.output_dense.bias, layer.compute_dtype), "float32")
     np.testing.assert_array_equal(output, np.broadcast_to(bias, (3, 5, 8)))
+
+
+def per_key(keys, size):
+    return 1 / ops.sqrt(keys * size)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("scale", [True, "log_n", "grad_max", "cosine", per_key])
+def test_gradients_are_finite_where_no_key_is_visible(x, policy, scale):
+    layer = made(dtype=policy, attention_scale=scale, rope=True)
+    mask = np.ones((3, 5), bool)
+    mask[1] = False
+    pairs = np.tril(np.ones((1, 5, 5), bool))
+    pairs[0, 2] = False
+    values = [variable.value for variable in layer.trainable_variables]
+
+    def call(x, *weights):
+        with keras.StatelessScope(zip(layer.trainable_variables, weights, strict=True)):
+            return layer(x, mask=mask, attention_mask=pairs)
+
+    value, gradients = value_and_gradient(call, x, *values)
+    assert np.isfinite(value.astype("float32")).all()
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert np.array_equal(gradients[0][1], np.zeros((5, 12)))
+
+
+def test_an_integer_mask_is_a_mask(x):
+    layer = made()
+    np.testing.assert_array_equal(
+        np.array(layer(x, mask=MASK.astype("int32"))), np.array(layer(x, mask=MASK))
+    )
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

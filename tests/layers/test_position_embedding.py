@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from harness_backend import compiled
 
 from keras_ext.layers.position_embedding import PositionEmbedding
 
@@ -74,3 +75,30 @@ def test_float_positions_are_not_rounded_in_half_precision(policy):
     positions = np.array([[257, 2049, 4097, 4096, 300.5]], "float32")
     output = keras.ops.cast(layer(np.zeros((1, 5, 1), "float32"), positions=positions), "float32")
     assert np.array(output).ravel().tolist() == [1, 1, 1, 0, 0.5]
+
+
+@pytest.mark.parametrize("arguments", [{"input_dim": 4}, {"input_dim": 2, "hierarchical": 0.3}])
+@pytest.mark.parametrize("way", ["plain", "compiled"])
+def test_whole_positions_outside_count_as_the_nearest(arguments, way):
+    layer = PositionEmbedding(embeddings_initializer="random_normal", **arguments)
+    x, inside = np.zeros((1, 4, 2), "float32"), np.array([[0, 3, 3, 3]])
+    expected = np.array(layer(x, positions=inside))
+    call = compiled(layer) if way == "compiled" else layer
+    for outside in (np.array([[-1, 3, 4, 999]], "int32"), np.array([[0, 3, 4, 200]], "uint8")):
+        output = np.array(call(x, positions=outside))
+        np.testing.assert_allclose(output, expected, atol=1e-7)
+
+
+def test_with_positions_a_graph_may_be_longer_than_the_table():
+    layer, inputs = PositionEmbedding(3, "random_normal"), keras.Input((5, 2))
+    ids = keras.Input((5,), dtype="int32")
+    x, positions = np.zeros((1, 5, 2), "float32"), [2, 1, 0, 0, 1]
+    expected = np.array(layer(x, positions=np.array(positions)))
+    output = layer(inputs, positions=ids)
+    assert (output.shape, output.dtype) == ((None, 5, 2), "float32")
+    model = keras.Model([inputs, ids], output)
+    np.testing.assert_array_equal(np.array(model([x, np.array([positions])])), expected)
+    model = keras.Model(inputs, layer(inputs, positions=positions))
+    np.testing.assert_array_equal(np.array(model(x)), expected)
+    with pytest.raises(ValueError, match="table of 3 positions.*Received: length=5"):
+        layer(inputs)

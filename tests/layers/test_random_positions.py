@@ -49,6 +49,26 @@ def test_at_inference_a_subset_is_equally_spaced():
     assert positions.tolist() == [i * 2**24 // 1000 for i in range(1000)]
 
 
+@pytest.mark.parametrize("open_length", [False, True])
+def test_a_long_subset_at_inference_is_exact(open_length):
+    # 65536^2 is not in int32, either.
+    layer, length = RandomPositions(max_position=2**24), 65537
+    ids = keras.Input((None if open_length else length,))
+    model = keras.Model(ids, layer(ids))
+    positions = model.predict(np.zeros((1, length), "int8"), verbose=0)[0]
+    assert positions.tolist() == [i * 2**24 // length for i in range(length)]
+
+
+def test_where_a_graph_leaves_the_length_open_positions_repeat():
+    if keras.backend.backend() == "jax":
+        pytest.skip("every length is known")
+    ids = keras.Input((None,))
+    model = keras.Model(ids, RandomPositions(max_position=3)(ids))
+    # One batch after the other of another length: then the second is traced with it open.
+    model.predict(np.zeros((1, 2)), verbose=0)
+    assert model.predict(np.zeros((1, 5)), verbose=0).tolist() == [[0, 0, 1, 1, 2]]
+
+
 @pytest.mark.parametrize("distribution", ["exponential", "beta"])
 def test_equal_mean_positions_are_equally_spaced_up_to_one_of_mean_n(distribution):
     arguments = {"mode": "equal_mean", "distribution": distribution, "max_position": 40}

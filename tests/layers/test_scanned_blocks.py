@@ -215,6 +215,31 @@ def test_an_initializer_with_a_seed_draws_anew_for_each_depth_and_the_same_again
     np.testing.assert_array_equal(kernel(), values)
 
 
+def test_seeds_stay_in_their_range():
+    initializer = keras.initializers.RandomNormal(seed=2**32 - 1)
+    layer = stack(block=keras.layers.Dense(6, kernel_initializer=initializer))
+    values = to_numpy(layer.weights[0])
+    assert np.abs(values[1] - values[0]).max() > 0
+
+
+def test_a_block_without_weights_is_stacked(x):
+    layer = stack(3, keras.layers.Rescaling(2.0))
+    value, (gradient,) = differentiated(layer)(x)
+    np.testing.assert_allclose(value, 8 * x, rtol=1e-6)
+    np.testing.assert_allclose(gradient, 8 + 0 * x, rtol=1e-6)
+
+
+def test_freezing_a_stack_counts_for_weights_and_not_for_state(x):
+    layer = stack(2, keras.layers.BatchNormalization())
+    layer.trainable = False
+    assert not layer.trainable_weights
+    before = {weight.path: to_numpy(weight) for weight in layer.weights}
+    layer(5 + x, training=True)
+    for weight in layer.weights:
+        changed = np.abs(to_numpy(weight) - before[weight.path]).max() > 0
+        assert changed == ("moving" in weight.path), weight.path
+
+
 def test_paths_are_those_of_the_block():
     paths = [weight.path for weight in stack(block=Block(name="block"), name="deep").weights]
     assert paths[0] == "deep/block/attention/query/kernel"
@@ -363,6 +388,11 @@ def test_frozen_parts_of_a_block_stay(x):
     assert [w.path.split("/")[-2] for w in layer.non_trainable_weights] == ["frozen"] * 2
 
 
+class Pair(keras.layers.Layer):
+    def call(self, inputs, other, scale=1.0, **kwargs):
+        return scale * (inputs + other)
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
@@ -371,8 +401,9 @@ def test_frozen_parts_of_a_block_stay(x):
         (lambda: stack(block=keras.layers.Dense(7)), "keeps the shape.*output_shape"),
         (
             lambda: stack(block=keras.Sequential([keras.Input((None, 6)), keras.layers.Dense(6)])),
-            "has not been built.*block=sequential",
+            "has not been built.*not a functional model.*block=sequential",
         ),
+        (lambda: stack(block=Pair(name="pair")), "block=pair, which also needs other"),
         (
             lambda: stack(block=keras.layers.Dense(6, kernel_constraint="non_neg")),
             "without constraint.*kernel",

@@ -143,3 +143,33 @@ def test_a_post_norm_checkpoint_is_refused_though_its_names_and_shapes_fit(
 def test_an_unknown_residual_is_refused(encoder):
     with pytest.raises(ValueError, match="'deepnorm'.*Received: residual='sandwich'"):
         encoder(**SIZES, residual="sandwich")
+
+
+@pytest.mark.parametrize("residual", ["pre", "deepnorm"])
+@pytest.mark.parametrize("form", ["google", "huggingface", "bert4keras"])
+def test_no_other_program_has_the_residual(form, residual, tmp_path):
+    if form == "google":
+        pytest.importorskip("tensorflow")
+    name = {"google": "model.ckpt", "huggingface": "folder", "bert4keras": "model.h5"}[form]
+    path = tmp_path / name
+    load, save = {
+        "google": (models.load_google_weights, models.save_google_weights),
+        "huggingface": (models.load_huggingface_weights, models.save_huggingface),
+        "bert4keras": (models.load_bert4keras_weights, models.save_bert4keras_weights),
+    }[form]
+    save(make(models.BertEncoder), path)
+    model = make(models.BertEncoder, residual=residual)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="residual|names of this encoder|nothing was loaded"):
+        load(model, path)
+    assert all(map(np.array_equal, model.get_weights(), before))
+    with pytest.raises(ValueError, match="residual|cannot hold|config"):
+        save(model, tmp_path / f"other_{name}")
+    assert not (tmp_path / f"other_{name}").exists()
+
+
+def test_a_residual_is_seen_in_a_model_around_the_encoder(tmp_path):
+    encoder = models.BertEncoder(**SIZES, residual="deepnorm")
+    model = keras.Model(encoder.input, keras.layers.Dense(2, name="head")(encoder(encoder.input)))
+    with pytest.raises(ValueError, match="\"post\" only.*Received: residual='deepnorm'"):
+        models.save_bert4keras_weights(model, tmp_path / "model.h5")
