@@ -12,7 +12,6 @@ from keras_ext.layers.scale_offset import ScaleOffset
 from keras_ext.ops.attention_normalization import score_factor, weigh_scores
 from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
 from keras_ext.ops.attention_scores import attention_scores
-from keras_ext.ops.gating import gated_product
 from keras_ext.ops.rows import project_rows
 from keras_ext.ops.visible_keys import count_keys, visible_keys
 
@@ -208,8 +207,8 @@ class GatedAttentionUnit(keras.layers.Layer):
         scores = attention_scores(query, key, *turning)  # (b, n, m)
         weights = weigh_scores(scores, visible, self.normalization)
         weights = self.dropout(ops.cast(weights, self.compute_dtype), training=training)
-        gated = gated_product(gate, ops.matmul(weights, value), self.activation)
-        return project_rows(self.output_dense, gated)
+        mixed = self.activation(gate) * ops.matmul(weights, value)
+        return project_rows(self.output_dense, mixed)
 
     def compute_mask(self, inputs, mask=None):
         if self.self_attention:
