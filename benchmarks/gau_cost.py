@@ -13,6 +13,7 @@ import argparse
 import functools
 import math
 import statistics
+import time
 
 import keras
 import numpy as np
@@ -135,7 +136,8 @@ def measured(arguments, mode, sizes, length):
     x = random_input(batch, length, sizes)
     for side in fitting(arguments, length):
         runs[side] = functools.partial(compiled_side(side, mode, sizes), x)
-    times = median_times(runs, arguments.repeats)
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    times = median_times(runs, arguments.repeats, clock)
     del runs
     results = {}
     for side, seconds in times.items():
@@ -197,6 +199,7 @@ def main(words=None):
     parser.add_argument("--jit", action="store_true", help="XLA (with JAX always)")
     parser.add_argument("--max-gigabytes", type=float, default=8.0, help="for a side's scores")
     parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--processor-time", action="store_true", help="not the wall clock's")
     # The order in which TensorFlow computes, and with it the peak, differs from run to run.
     parser.add_argument("--memory-runs", type=int, default=3, help="the median is printed")
     parser.add_argument(
@@ -215,6 +218,7 @@ def main(words=None):
         f"{arguments.chunk_size}, {arguments.policy}"
     )
     headers = ["n", "side", "10^9 operations", "ratio", "ms", "ratio", "MB", "ratio"]
+    headers[4] = "processor ms" if arguments.processor_time else "ms"
     print_table(title, headers, cost_rows(results, arguments.sides[0]), arguments.repeats)
     if len(results) > 1:
         headers = ["n", "side", "operations", "time", "memory"]

@@ -63,12 +63,14 @@ def to_numpy(outputs):
     return keras.tree.map_structure(convert, outputs)
 
 
-def median_times(sides, repeats):
+def median_times(sides, repeats, clock=time.perf_counter):
     """Times functions in turn, so that whatever disturbs the machine disturbs all of them.
 
     Args:
         sides: dict name -> function without arguments. Each runs once before the measurement.
         repeats: int, rounds; the order of the sides is reversed in every other round.
+        clock: function that gives seconds. `time.process_time` counts those that the process was
+            at work, of all its threads: the one to take where other programs run.
 
     Returns:
         Dict name -> median seconds, until the result is on the host.
@@ -79,9 +81,9 @@ def median_times(sides, repeats):
     order = list(sides)
     for _ in range(repeats):
         for name in order:
-            start = time.perf_counter()
+            start = clock()
             to_numpy(sides[name]())
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
         order.reverse()
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
