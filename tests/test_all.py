@@ -145,14 +145,14 @@ ROWS = [
     LayerRow(
         layers.MultiHeadSelfAttention,
         {**POINTER, "rope": True, "causal": True, "rope_window": 2, "rope_slope": 0.25},
-        {**MASKED_HIDDEN, "positions": TURNS + np.float32(0.5)},
+        {**MASKED_HIDDEN, "positions": (TURNS + 0.5).astype("float32")},
         "window",
     ),
     LayerRow(layers.GatedAttentionUnit, UNIT, MASKED_HIDDEN),
     LayerRow(
         layers.GatedAttentionUnit,
         {**UNIT, "rope": True, "causal": True, "rope_window": 2, "rope_slope": 0.25},
-        {**MASKED_HIDDEN, "positions": TURNS + np.float32(0.5)},
+        {**MASKED_HIDDEN, "positions": (TURNS + 0.5).astype("float32")},
         "window",
     ),
     LayerRow(
