@@ -30,10 +30,11 @@ def check_rotary(rope, size, rope_window=None, rope_slope=0.0):
 
 def check_positions(positions, query_shape, key_shape):
     """Raises ValueError if one list of positions cannot serve queries and keys."""
-    if positions is not None and query_shape[1] != key_shape[1]:
+    lengths = (query_shape[1], key_shape[1])
+    if positions is not None and None not in lengths and lengths[0] != lengths[1]:
         raise ValueError(
             "Positions are those of queries and keys, which must be as many then. "
-            f"Received: {query_shape[1]} queries, {key_shape[1]} keys"
+            f"Received: {lengths[0]} queries, {lengths[1]} keys"
         )
 
 

@@ -179,7 +179,7 @@ class GatedAttentionUnit(keras.layers.Layer):
         """Query, key, value and gate, (b, n, key_size or units) each; the gate not yet active."""
         active = self.activation
         inputs = keras.tree.map_structure(lambda x: ops.cast(x, self.compute_dtype), inputs)
-        # Activated part by part, the gradient needs half the memory of all at once.
+        # Activated part by part, the gradient needs no more arrays as wide as all three.
         if self.self_attention:
             projected, size = project_rows(self.input_dense, inputs), 2 * self.units
             gate, value, shared = ops.split(projected, [self.units, size], axis=-1)

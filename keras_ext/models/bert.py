@@ -59,8 +59,9 @@ class BertEncoder(keras.Model):
         application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
             itself, segment 1 what stands before. Defaults to "encoder".
         residual: "post"; "pre": norms stand before the layers and at the output, none after the
-            embeddings; "deepnorm": post-norm for very deep encoders (see `DeepNormResidual`).
-            Files of other programs serve "post" only. Defaults to "post".
+            embeddings; "deepnorm": post-norm for very deep encoders, with the paper's
+            `deepnorm_constants`; kernels begin as Xavier's. Files of other programs serve "post"
+            only. Defaults to "post".
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.

@@ -6,6 +6,7 @@ import pytest
 from gradients import to_numpy, value_and_gradient
 from keras import ops
 
+from keras_ext.layers.attention_arguments import check_positions
 from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
 
 NORMALIZATIONS = ["squared_relu", "softmax_plus", "softmax"]
@@ -369,6 +370,8 @@ def test_positions_serve_queries_and_keys_of_one_length_only(sequences):
     layer = made(self_attention=False, rope=True)
     with pytest.raises(ValueError, match="as many then. Received: 5 queries, 7 keys"):
         layer(sequences, positions=np.arange(5))
+    # Of a length that a compiled function leaves open nothing can be said.
+    check_positions(np.arange(5), (None, None, 4), (None, 5, 4))
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="nested tapes are TensorFlow's")

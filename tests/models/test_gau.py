@@ -38,6 +38,9 @@ def test_gau_alpha_is_one_of_its_configurations(batch):
 @pytest.mark.parametrize("residual", ["post", "pre", "deepnorm"])
 def test_units_are_joined_as_the_choice_says(batch, residual):
     encoder = GAUEncoder(**SIZES, residual=residual)
+    rng = np.random.default_rng(1)
+    for weight in encoder.trainable_weights:  # branches as large as what they are added to
+        weight.assign(rng.normal(size=weight.shape, scale=0.7))
     units = [layer for layer in encoder.layers if isinstance(layer, GatedAttentionUnit)]
     tables = [encoder.get_layer(f"Embedding-{name}") for name in ("Token", "Segment")]
     x = sum(
@@ -51,7 +54,7 @@ def test_units_are_joined_as_the_choice_says(batch, residual):
         branch = np.array(unit(read.astype("float32"), mask=batch["padding_mask"]))
         x = x + branch if residual == "pre" else rms(alpha * x + branch)
     x = rms(x) if residual == "pre" else x
-    np.testing.assert_allclose(np.array(encoder(batch)), x, atol=2e-5)
+    np.testing.assert_allclose(np.array(encoder(batch)), x, atol=5e-5)
 
 
 def test_each_unit_begins_as_almost_nothing():
