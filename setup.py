@@ -25,12 +25,14 @@ setup(
         "tokenizers>=0.21",
         "safetensors>=0.4.5",
         "ml_dtypes>=0.5",
+        "scipy>=1.11",
     ],
     extras_require={
         "tf": ["tensorflow>=2.20"],
         "tf-cpu": ["tensorflow-cpu>=2.20"],
         "jax": ["jax>=0.6"],
         "examples": ["matplotlib>=3.9"],
+        "faiss": ["faiss-cpu>=1.8"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -39,6 +41,7 @@ setup(
             "scikit-learn>=1.5",
             "matplotlib>=3.9",
             "ruff>=0.9",
+            "faiss-cpu>=1.8",
         ],
     },
 )

@@ -56,6 +56,14 @@ CLASSES = {"y_pred": np.array([[3, -2, 1, 0.5], [9, 0, -9, -1e30], [-1e30] * 4],
 HARD = {"y_true": np.array([[1, 0, 0, 1], [0, 0, 1, 1], [0] * 4], "int32"), **CLASSES}
 SPARSE = {"y_true": np.array([[0, 3, 3], [2, 3, -1], [-1] * 3], "int32"), **CLASSES}
 
+# Examples of 4 vectors, one of equal vectors, one with a vector of zeros, one of nothing else.
+TEXTS = RNG.normal(size=(5, 4, 8)).astype("float32")
+TEXTS[0, 1], TEXTS[1, 2], TEXTS[4] = TEXTS[0, 0], 0.0, 0.0
+GROUPED = {"y_true": np.array([[4], [-1], [4], [-1], [7]], "int32"), "y_pred": TEXTS}
+PAIRED = {"inputs": TEXTS[:, :2]}
+GRADES = np.array([0.0, 2.5, 5.0, 2.5, 1.0, 4.0], "float32")
+CONTRAST = {"temperature": 0.5, "score": "dot", "symmetric": True}
+
 CAUSAL = np.tile(np.tril(np.ones((LENGTH, LENGTH), "bool")), (3, 1, 1))
 TURNS = RNG.integers(0, 99, (3, LENGTH)).astype("int32")
 RELATIVE = RNG.normal(size=(LENGTH, LENGTH, 4)).astype("float32")
@@ -267,6 +275,29 @@ ROWS = [
     LayerRow(layers.ScaleOffset, {"offset": False}, HIDDEN, "scale"),
     LayerRow(layers.LayerNorm, {}, HIDDEN),
     LayerRow(layers.LayerNorm, {"epsilon": 0.01}, HIDDEN, "other"),
+    LayerRow(layers.LearnableTemperature, {}, HIDDEN),
+    LayerRow(layers.LearnableTemperature, {"initial": 0.5, "minimum": 0.25}, HIDDEN, "other"),
+    LayerRow(layers.PairClassifier, {"classes": 3}, PAIRED),
+    LayerRow(
+        layers.PairClassifier,
+        {"classes": 3, "parts": ["product", "difference"], "kernel_initializer": UNIFORM},
+        PAIRED,
+        "other",
+    ),
+    LayerRow(layers.PairScore, {}, PAIRED),
+    LayerRow(layers.PairScore, {"score": "dot"}, PAIRED, "dot"),
+    LayerRow(layers.Pooling, {}, MASKED_HIDDEN),
+    *[
+        LayerRow(layers.Pooling, {"mode": mode}, MASKED_HIDDEN, mode)
+        for mode in ("cls", "max", "last")
+    ],
+    LayerRow(
+        layers.Pooling,
+        {"mode": "first_last"},
+        {"inputs": [HIDDEN["inputs"], 2.0 * HIDDEN["inputs"]], "mask": MASK},
+        "first_last",
+    ),
+    LayerRow(layers.UnitNormalization, {}, HIDDEN),
     LayerRow(layers.RMSNorm, {}, HIDDEN),
     LayerRow(layers.RMSNorm, {"epsilon": 0.01}, HIDDEN, "other"),
     LayerRow(layers.RelativePositionEmbedding, {"input_dim": 9, "output_dim": 4}, HIDDEN),
@@ -433,6 +464,24 @@ ROWS = [
     LossRow(losses.GlobalPointerCrossentropy, {}, DENSE),
     LossRow(losses.FactoredGlobalPointerCrossentropy, POINTER, FACTORED),
     LossRow(losses.FactoredGlobalPointerCrossentropy, OTHER_SPANS, FACTORED, "other"),
+    LossRow(losses.CoSENT, {}, {"y_true": GRADES.repeat(2), "y_pred": TEXTS[:3].reshape(12, 8)}),
+    LossRow(
+        losses.CoSENT,
+        {"scale": 5.0, "layout": "pairs", "score": "angle"},
+        {"y_true": GRADES[:5], "y_pred": TEXTS[:, :2]},
+        "pairs",
+    ),
+    LossRow(losses.InfoNCE, {}, GROUPED),
+    LossRow(losses.InfoNCE, CONTRAST, GROUPED, "other"),
+    LossRow(losses.FlatNCE, {}, GROUPED),
+    LossRow(losses.FlatNCE, CONTRAST, GROUPED, "other"),
+    LossRow(losses.Matryoshka, {"loss": losses.InfoNCE(), "dims": [8, 3]}, GROUPED),
+    LossRow(
+        losses.Matryoshka,
+        {"loss": losses.FlatNCE(symmetric=True), "dims": [5, 2], "loss_weights": [1.0, 0.25]},
+        GROUPED,
+        "other",
+    ),
     MetricRow(metrics.SpanF1, {"heads": 2}, DENSE),
     MetricRow(
         metrics.SpanF1, {**OTHER_SPANS, "threshold": 0.25, "factored": True}, FACTORED, "other"

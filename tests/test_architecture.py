@@ -20,17 +20,20 @@ ARROWS = {
     "layers": (PARTS, TENSORS),
     "models": (PARTS | {"layers"}, TENSORS | {"h5py", "ml_dtypes", "safetensors"}),
     "losses": ({"ops"}, TENSORS),
-    "metrics": ({"ops"}, TENSORS),
+    "metrics": ({"ops"}, TENSORS | {"scipy"}),
     "optimizers": ({"ops"}, TENSORS),
     "training": ({"ops"}, TENSORS),
     "diffusion": ({"ops"}, TENSORS),
     "data": (set(), {"numpy", "tokenizers"}),
+    "tasks": (None, TENSORS | {"tokenizers", "faiss"}),
 }
-# What nothing but TensorFlow can do: its checkpoints, its replicas and its sparse gradients.
+# What nothing but TensorFlow can do: its checkpoints, replicas, sparse gradients, and the gradient of
+# a loop that XLA compiles.
 TENSORFLOW = {
     "models/tensorflow_checkpoint.py",
     "models/tf_format.py",
     "optimizers/replicas.py",
+    "training/chunk_loop.py",
 }
 EVERYWHERE = set(sys.stdlib_module_names)
 PACKAGE = sorted((ROOT / "keras_ext").rglob("*.py"))

@@ -1,13 +1,15 @@
 from keras_ext.data.augmentation import swap_mentions
-from keras_ext.data.batching import bucket_lengths, collate, make_batches
+from keras_ext.data.batching import bucket_lengths, collate, make_batches, pad_rows
 from keras_ext.data.conll import read_conll
 from keras_ext.data.json_records import read_cluener, read_cmeee, read_jsonl, write_jsonl
+from keras_ext.data.offsets import Encoding
+from keras_ext.data.pairs import check_examples, read_pairs
 from keras_ext.data.readers import read_records
 from keras_ext.data.records import check_records, labels_of
 from keras_ext.data.report import Report
 from keras_ext.data.resolve import resolve
 from keras_ext.data.spans import entities_to_tokens, merge_windows, tokens_to_characters
-from keras_ext.data.tokenizer import Encoding, Tokenizer
+from keras_ext.data.tokenizer import Tokenizer
 from keras_ext.data.validation import plan, validate
 from keras_ext.data.windows import Window, make_windows
 
@@ -17,6 +19,7 @@ __all__ = [
     "Tokenizer",
     "Window",
     "bucket_lengths",
+    "check_examples",
     "check_records",
     "collate",
     "entities_to_tokens",
@@ -24,11 +27,13 @@ __all__ = [
     "make_batches",
     "make_windows",
     "merge_windows",
+    "pad_rows",
     "plan",
     "read_cluener",
     "read_cmeee",
     "read_conll",
     "read_jsonl",
+    "read_pairs",
     "read_records",
     "resolve",
     "swap_mentions",

@@ -132,26 +132,56 @@ def collate(windows, spans, indices, batch_size, length, k, pad_id):
         raise ValueError(
             f"too many windows for a batch of {batch_size}. Received: len(indices)={len(indices)}"
         )
-    token_ids = np.full((batch_size, length), pad_id, "int32")
-    padding_mask = np.zeros((batch_size, length), bool)
-    labels = None if spans is None else np.full((batch_size, k, 3), -1, "int32")
-    sample_weight = np.zeros(batch_size, "float32")
-    for row, index in enumerate(indices):
-        ids = windows[index].ids
-        if len(ids) > length:
+    for index in indices:
+        if len(windows[index].ids) > length:
             raise ValueError(
-                f"window {index} is too long. Expected at most {length} tokens. Received: {len(ids)}"
+                f"window {index} is too long. Expected at most {length} tokens. Received: "
+                f"{len(windows[index].ids)}"
             )
-        token_ids[row, : len(ids)] = ids
-        padding_mask[row, : len(ids)] = True
-        sample_weight[row] = 1.0
-        if labels is not None:
-            if len(spans[index]) > k:
-                raise ValueError(
-                    f"window {index} has too many spans. Expected at most {k}. Received: "
-                    f"{len(spans[index])}"
-                )
-            labels[row, : len(spans[index])] = spans[index]
-    segment_ids = np.zeros((batch_size, length), "int32")
-    inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
+    inputs = pad_rows([windows[index].ids for index in indices], batch_size, length, pad_id)
+    labels = None if spans is None else np.full((batch_size, k, 3), -1, "int32")
+    for row, index in enumerate(indices if labels is not None else []):
+        if len(spans[index]) > k:
+            raise ValueError(
+                f"window {index} has too many spans. Expected at most {k}. Received: "
+                f"{len(spans[index])}"
+            )
+        labels[row, : len(spans[index])] = spans[index]
+    sample_weight = (np.arange(batch_size) < len(indices)).astype("float32")
     return inputs, labels, sample_weight
+
+
+def pad_rows(rows, count, length, pad_id):
+    """Token ids of different lengths as the inputs of an encoder.
+
+    Args:
+        rows: List of integer arrays, at most `count`, none longer than `length`.
+        count: Number of rows b; those that are left over hold padding alone.
+        length: Number of columns n.
+        pad_id: Id of the padding token.
+
+    Returns:
+        A dictionary with `token_ids` (b, n) int32, `segment_ids` (b, n) int32 zeros and
+        `padding_mask` (b, n) bool, true at tokens.
+
+    Raises:
+        ValueError: If the rows do not fit.
+
+    Example:
+
+    >>> pad_rows([[2, 7, 3]], 2, 4, pad_id=0)["token_ids"].tolist()
+    [[2, 7, 3, 0], [0, 0, 0, 0]]
+    """
+    lengths = np.zeros(count, "int64")
+    if len(rows) > count or max(map(len, rows), default=0) > length:
+        raise ValueError(
+            f"Expected at most {count} rows of at most {length} tokens. Received: {len(rows)} rows "
+            f"of up to {max(map(len, rows), default=0)} tokens"
+        )
+    lengths[: len(rows)] = [len(row) for row in rows]
+    padding_mask = np.arange(length) < lengths[:, None]
+    token_ids = np.full((count, length), pad_id, "int32")
+    if lengths.any():
+        token_ids[padding_mask] = np.concatenate(rows)
+    segment_ids = np.zeros((count, length), "int32")
+    return {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}

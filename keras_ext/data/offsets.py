@@ -1,8 +1,27 @@
 """Token offsets -> offsets on which the borders of words, as people mark them, fall."""
 
 import unicodedata
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Encoding(NamedTuple):
+    """Tokens of one text, without special tokens.
+
+    `ids` is int32 (m,), `offsets` int32 (m, 2): start and end (exclusive) of each token in code
+    points of the text. A token that stands for no visible character has zero width.
+
+    Example:
+
+    >>> from keras_ext.data import Tokenizer
+    >>> tokenizer = Tokenizer.from_characters(["abc"], min_count=1)
+    >>> tokenizer.encode_batch(["a b"])[0].offsets.tolist()
+    [[0, 1], [2, 3]]
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
 
 
 def fit_offsets(text, offsets):

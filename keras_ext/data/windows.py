@@ -47,7 +47,7 @@ def make_windows(encoding, document, max_length, stride, start_id, end_id):
 
     Example:
 
-    >>> from keras_ext.data.tokenizer import Encoding
+    >>> from keras_ext.data import Encoding
     >>> encoding = Encoding(np.arange(10, 15), np.stack([np.arange(5), np.arange(1, 6)], axis=1))
     >>> [w.ids.tolist() for w in make_windows(encoding, 0, 6, 2, start_id=1, end_id=2)]
     [[1, 10, 11, 12, 13, 2], [1, 11, 12, 13, 14, 2]]

@@ -9,11 +9,15 @@ from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
 from keras_ext.layers.global_pointer import GlobalPointer
 from keras_ext.layers.layer_norm import LayerNorm
+from keras_ext.layers.learnable_temperature import LearnableTemperature
 from keras_ext.layers.local_attention_mask import LocalAttentionMask
 from keras_ext.layers.mixed_chunk_attention import MixedChunkAttention
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.ntk_dense import NTKDense
 from keras_ext.layers.padding_mask import PaddingMask
+from keras_ext.layers.pair_classifier import PairClassifier
+from keras_ext.layers.pair_score import PairScore
+from keras_ext.layers.pooling import Pooling
 from keras_ext.layers.position_embedding import PositionEmbedding
 from keras_ext.layers.ramped_residual import RampedResidual
 from keras_ext.layers.random_positions import RandomPositions
@@ -23,6 +27,8 @@ from keras_ext.layers.scale_norm import ScaleNorm
 from keras_ext.layers.scale_offset import ScaleOffset
 from keras_ext.layers.scanned_blocks import ScannedBlocks
 from keras_ext.layers.sinusoidal_position_embedding import SinusoidalPositionEmbedding
+from keras_ext.layers.unit_normalization import UnitNormalization
+from keras_ext.layers.whitening import whitening
 
 __all__ = [
     "AttachMask",
@@ -34,11 +40,15 @@ __all__ = [
     "GatedAttentionUnit",
     "GlobalPointer",
     "LayerNorm",
+    "LearnableTemperature",
     "LocalAttentionMask",
     "MixedChunkAttention",
     "MultiHeadSelfAttention",
     "NTKDense",
     "PaddingMask",
+    "PairClassifier",
+    "PairScore",
+    "Pooling",
     "PositionEmbedding",
     "RMSNorm",
     "RampedResidual",
@@ -48,4 +58,6 @@ __all__ = [
     "ScaleOffset",
     "ScannedBlocks",
     "SinusoidalPositionEmbedding",
+    "UnitNormalization",
+    "whitening",
 ]

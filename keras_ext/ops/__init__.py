@@ -15,7 +15,15 @@ from keras_ext.ops.masking import (
     masked_logsumexp,
     masked_softmax,
 )
+from keras_ext.ops.pooling import pool
 from keras_ext.ops.rotary import apply_rotary, rotary_angles
+from keras_ext.ops.similarity import (
+    angle_scores,
+    cosine_scores,
+    dot_scores,
+    score_function,
+    unit_vectors,
+)
 from keras_ext.ops.span_decoding import decode_factored_spans, decode_spans
 from keras_ext.ops.span_scores import (
     dense_span_scores,
@@ -30,12 +38,15 @@ __all__ = [
     "GradMax",
     "LogN",
     "MASKED",
+    "angle_scores",
     "apply_rotary",
     "attention_scores",
+    "cosine_scores",
     "decode_factored_spans",
     "decode_spans",
     "deepnorm_constants",
     "dense_span_scores",
+    "dot_scores",
     "factored_logsumexp",
     "factored_mask",
     "first_occurrences",
@@ -49,8 +60,11 @@ __all__ = [
     "masked_logsumexp",
     "masked_softmax",
     "normalize_attention",
+    "pool",
     "rotary_angles",
+    "score_function",
     "span_labels",
     "split_factors",
+    "unit_vectors",
     "valid_pairs",
 ]

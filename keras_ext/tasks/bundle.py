@@ -15,16 +15,17 @@ FORMAT_VERSION = 1
 MODEL, TOKENIZER, CONFIG = "model.keras", "tokenizer.json", "config.json"
 
 
-def save_bundle(folder, task, version):
+def save_bundle(folder, task, version, **description):
     """Writes `model.keras`, `tokenizer.json` and `config.json` into a folder.
 
     The folder appears when all files are complete; a bundle that it held before is replaced then.
 
     Args:
         folder: path of the folder. One that exists must be empty or hold a bundle.
-        task: the task, an object with `model` (a `keras.Model`), `tokenizer` (with `save(path)`),
-            `labels` (the index of a label is its type) and `settings` (a dict of plain values).
+        task: the task, an object with `model` (a `keras.Model`), `tokenizer` (with `save(path)`)
+            and `settings` (a dict of plain values).
         version: version of keras_ext.
+        **description: what else `config.json` is to hold, plain values.
 
     Raises:
         ValueError: if the folder holds anything else.
@@ -44,7 +45,7 @@ def save_bundle(folder, task, version):
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "task": type(task).__name__,
-            "labels": task.labels,
+            **description,
             "settings": task.settings,
             "versions": {
                 "keras_ext": version,
@@ -70,12 +71,13 @@ def save_bundle(folder, task, version):
         raise
 
 
-def load_bundle(folder, task):
+def load_bundle(folder, task, *description):
     """Reads and checks a bundle's description.
 
     Args:
         folder: path of the folder.
         task: name of the task class that the bundle must be of.
+        *description: names that `config.json` must hold beside the settings.
 
     Returns:
         The dict of `config.json`, and the paths of the model and of the tokenizer.
@@ -102,7 +104,7 @@ def load_bundle(folder, task):
         )
     if config.get("task") != task:
         raise ValueError(f"The bundle holds a {config.get('task')}, not a {task}. {where}")
-    missing = {"labels", "settings", "sha256"} - set(config)
+    missing = {*description, "settings", "sha256"} - set(config)
     if missing:
         raise ValueError(f"The {CONFIG} of the bundle lacks {sorted(missing)}. {where}")
     if config["sha256"].get(CONFIG) != _config_sha256(config):

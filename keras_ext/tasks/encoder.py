@@ -1,13 +1,17 @@
 """Any encoder behind one call: ours, and KerasHub's backbones."""
 
+import re
 import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
+# The layers of the first block, here and in KerasHub; where blocks share theirs they have no number.
+FIRST_BLOCK = re.compile(r"Transformer-(0-|[A-Z])|transformer_layer_0$")
 
-def encode(encoder, inputs):
+
+def encode(encoder, inputs, first=False):
     """The hidden states that an encoder gives for a task's inputs.
 
     Args:
@@ -15,12 +19,13 @@ def encode(encoder, inputs):
             `segment_ids` and `padding_mask` (KerasHub's convention), and whose output is a tensor
             or a dict with `sequence_output`.
         inputs: dict of symbolic tensors, as `encoder_inputs` makes it.
+        first: bool, whether the output of the first block is asked for, too.
 
     Returns:
-        Symbolic tensor (b, n, d).
+        Symbolic tensor (b, n, d); with `first` a list of two, of the first and the last block.
 
     Raises:
-        ValueError: for an encoder with other inputs or outputs.
+        ValueError: for an encoder with other inputs or outputs, or without a first block.
     """
     expected = getattr(encoder, "input", None)
     if not isinstance(expected, dict) or not set(expected) <= set(inputs):
@@ -29,22 +34,42 @@ def encode(encoder, inputs):
             "An encoder is a functional model with a dict of inputs, some of "
             f"{sorted(inputs)}. Received: {encoder!r} with inputs {received}"
         )
-    if isinstance(encoder.output, dict):
-        if "sequence_output" not in encoder.output:
+    hidden = encoder.output
+    if isinstance(hidden, dict):
+        if "sequence_output" not in hidden:
             raise ValueError(
                 "An encoder's outputs hold `sequence_output`. "
-                f"Received: {encoder!r} with outputs {sorted(encoder.output)}"
+                f"Received: {encoder!r} with outputs {sorted(hidden)}"
             )
-        # Without the layers of the other outputs, which no gradient would reach.
-        encoder = keras.Model(expected, encoder.output["sequence_output"], name=encoder.name)
-    # KerasHub's padding masks are integers.
-    output = encoder({name: ops.cast(inputs[name], expected[name].dtype) for name in expected})
-    if len(output.shape) != 3:
+        hidden = hidden["sequence_output"]
+    if len(hidden.shape) != 3:
         raise ValueError(
             "An encoder gives one vector for each token, (batch, length, dim). "
-            f"Received: {encoder!r} with output shape {tuple(output.shape)}"
+            f"Received: {encoder!r} with output shape {tuple(hidden.shape)}"
         )
-    return output
+    if first:
+        encoder = keras.Model(expected, [_first_block(encoder), hidden], name=encoder.name)
+    elif isinstance(encoder.output, dict):
+        # Without the layers of the other outputs, which no gradient would reach.
+        encoder = keras.Model(expected, hidden, name=encoder.name)
+    # KerasHub's padding masks are integers.
+    return encoder({name: ops.cast(inputs[name], expected[name].dtype) for name in expected})
+
+
+def _first_block(encoder):
+    """The output of an encoder's first block: that of the last layer named after it."""
+    outputs = [
+        # The layers of blocks that share their weights are called often; the first call is meant.
+        layer._inbound_nodes[0].output_tensors[0]
+        for layer in encoder.layers
+        if FIRST_BLOCK.match(layer.name)
+    ]
+    if not outputs:
+        raise ValueError(
+            f"The first block is told by the names of its layers, {FIRST_BLOCK.pattern!r}. "
+            f"Received: {encoder!r} with layers {[layer.name for layer in encoder.layers]}"
+        )
+    return outputs[-1]
 
 
 def check_encoder(encoder, tokenizer, max_length):
@@ -72,8 +97,8 @@ def check_encoder(encoder, tokenizer, max_length):
         longest **= 2
     if longest is not None and longest < max_length:
         raise ValueError(
-            f"The encoder has positions for {longest} tokens; longer texts are cut into windows of "
-            f"max_length tokens, so choose at most that. Received: {max_length=}"
+            f"The encoder has positions for {longest} tokens; what it reads at once is max_length "
+            f"tokens, so choose at most that. Received: {max_length=}"
         )
 
 

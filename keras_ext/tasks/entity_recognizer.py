@@ -228,7 +228,7 @@ class EntityRecognizer:
         Raises:
             ValueError: if the folder holds anything else.
         """
-        save_bundle(folder, self, keras_ext.__version__)
+        save_bundle(folder, self, keras_ext.__version__, labels=self.labels)
 
     @classmethod
     def load(cls, folder):
@@ -243,7 +243,7 @@ class EntityRecognizer:
         Raises:
             ValueError: if the folder is not a bundle of an EntityRecognizer or is damaged.
         """
-        config, model, tokenizer = load_bundle(folder, cls.__name__)
+        config, model, tokenizer = load_bundle(folder, cls.__name__, "labels")
         recognizer = cls.__new__(cls)
         recognizer._set(Tokenizer.from_file(tokenizer), config["labels"], **config["settings"])
         recognizer.model = keras.models.load_model(model, compile=False)

@@ -1,7 +1,13 @@
 """Around `fit`: precision, compilations."""
 
+from keras_ext.training.cached_contrastive_model import CachedContrastiveModel
 from keras_ext.training.compile_counter import CompileCounter
 from keras_ext.training.optimizer_monitor import OptimizerMonitor
 from keras_ext.training.recommended_policy import recommended_policy
 
-__all__ = ["CompileCounter", "OptimizerMonitor", "recommended_policy"]
+__all__ = [
+    "CachedContrastiveModel",
+    "CompileCounter",
+    "OptimizerMonitor",
+    "recommended_policy",
+]

@@ -19,7 +19,9 @@ def policy():
     keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("optimizers.md", 8), ("attention.md", 7)])
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("optimizers.md", 8), ("attention.md", 7), ("sentence_vectors.md", 5)]
+)
 def test_the_code_prints_what_the_page_shows(tmp_path, policy, name, blocks):
     page, names, count = (DOCS / name).read_text("utf-8"), {}, 0
     with contextlib.chdir(tmp_path):

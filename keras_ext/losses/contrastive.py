@@ -1,0 +1,137 @@
+"""What the losses of a batch of pairs share: groups, negatives, and how far they are behind."""
+
+import keras
+from keras import ops
+
+from keras_ext.ops import dot_scores, mask_scores, unit_vectors
+
+NO_GROUP = -1
+ABSENT = -2
+
+
+def negative_gaps(y_true, y_pred, temperature, score, symmetric):
+    """How far the negatives of each anchor together are above its positive.
+
+        gap_i = log(sum_{j negative} exp(s_ij / T)) - s_ii / T,  -1e30 where there are none
+
+    Args:
+        y_true: (B,) or (B, 1), group ids, -1: of no group, -2: the row is absent; or None.
+        y_pred: (B, 2 + K, d), anchor, positive and K hard negatives.
+        temperature: float, T.
+        score: "cosine" or "dot".
+        symmetric: bool, whether the positives are anchors, too.
+
+    Returns:
+        A list of float32 (B,): the gaps of the anchors and, if `symmetric`, of the positives.
+
+    Raises:
+        ValueError: for another shape or another score.
+    """
+    check_score(score)
+    vectors = ops.cast(y_pred, "float32")
+    if len(vectors.shape) != 3 or (vectors.shape[1] or 2) < 2:
+        raise ValueError(
+            "Vectors are (batch, 2 + hard negatives, dimension): anchor, positive, and hard "
+            f"negatives as there are. Received: y_pred.shape={tuple(vectors.shape)}"
+        )
+    if y_true is None:
+        y_true = no_groups(vectors)
+    batch, texts, width = ops.shape(vectors)
+    groups = flat_ids(y_true)
+    present = groups != ABSENT
+    # Not only masked: 0 times the NaN of an absent row would be NaN in the gradient.
+    vectors = ops.where(present[:, None, None], vectors, 0.0)
+    if score == "cosine":
+        vectors = unit_vectors(vectors)
+    anchors = vectors[:, 0] / temperature
+    candidates = ops.reshape(vectors[:, 1:], (-1, width))  # (B (1 + K), d)
+    both = ops.logical_and(present[:, None], present)  # (B, B)
+    same = ops.logical_and(groups[:, None] == groups, groups != NO_GROUP)
+    same = ops.logical_or(same, ops.eye(batch, dtype="bool"))
+    negative = ops.logical_and(both, ops.logical_not(same))
+    hard = ops.arange(1, texts) > 1  # (1 + K,)
+    mask = ops.logical_or(negative[..., None], ops.logical_and(both[..., None], hard))
+    mask = ops.reshape(mask, (batch, -1))
+    scores = ops.matmul(anchors, ops.transpose(candidates))  # (B, B (1 + K))
+    positive = dot_scores(anchors, vectors[:, 1])  # (B,)
+    gaps = [ops.logsumexp(mask_scores(scores, mask), axis=1) - positive]
+    if symmetric:
+        backward = mask_scores(scores[:, :: texts - 1], negative)  # (B, B)
+        gaps.append(ops.logsumexp(backward, axis=0) - positive)
+    return gaps
+
+
+def check_score(score):
+    """Raises unless a score is one of inner products."""
+    if score not in ("cosine", "dot"):
+        raise ValueError(f"The score is 'cosine' or 'dot'. Received: {score=}")
+
+
+def no_groups(y_pred):
+    """int32 (B,): -1 for each row."""
+    return ops.full((ops.shape(y_pred)[0],), NO_GROUP, dtype="int32")
+
+
+def flat_ids(y_true):
+    """Ids (B,) or (B, 1) as (B,).
+
+    Raises:
+        ValueError: for another shape.
+    """
+    ids = ops.convert_to_tensor(y_true)
+    if len(ids.shape) not in (1, 2) or (len(ids.shape) == 2 and ids.shape[1] not in (None, 1)):
+        raise ValueError(
+            "Labels are one group id for each row, (batch,) or (batch, 1). "
+            f"Received: y_true.shape={tuple(ids.shape)}"
+        )
+    return ops.reshape(ids, (-1,))
+
+
+def group_ranks(y_true, sample_weight=None):
+    """Ids of any size as numbers below the size of the batch, which every dtype holds.
+
+    Args:
+        y_true: (B,) or (B, 1), ids; -1: of no group.
+        sample_weight: a number, (B,) or (B, 1); or None.
+
+    Returns:
+        int32 (B,): the rank of an id among those of the batch; -1 where it is -1; -2 where the
+        weight is 0.
+    """
+    ids = flat_ids(y_true)
+    order = ops.argsort(ids)
+    ordered = ops.take(ids, order)
+    steps = ops.cast(ordered[1:] != ordered[:-1], "int32")
+    ranks = ops.take(ops.cumsum(ops.pad(steps, [[1, 0]])), ops.argsort(order))
+    ranks = ops.where(ids == NO_GROUP, NO_GROUP, ranks)
+    if sample_weight is None:
+        return ranks
+    weights = ops.reshape(ops.convert_to_tensor(sample_weight), (-1,))
+    return ops.where(weights == 0, ABSENT, ranks)
+
+
+class InBatchLoss(keras.losses.Loss):
+    """A loss whose negatives are the other rows of the batch. `call` is that of a subclass."""
+
+    def __init__(self, temperature, score, symmetric, reduction, name, **kwargs):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        if not temperature > 0:
+            raise ValueError(f"Expected a temperature above 0. Received: {temperature=}")
+        check_score(score)
+        self.temperature = temperature
+        self.score = score
+        self.symmetric = symmetric
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Keras casts labels to float32, where ids above 2**24 become one another.
+        if y_true is None:
+            y_true = no_groups(y_pred)
+        return super().__call__(group_ranks(y_true, sample_weight), y_pred, sample_weight)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "score": self.score,
+            "symmetric": self.symmetric,
+        }

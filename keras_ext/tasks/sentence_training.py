@@ -1,0 +1,172 @@
+"""What `SentenceEncoder.fit` adds to Keras' training: examples as batches, groups, a measure."""
+
+from collections import Counter
+
+import keras
+import numpy as np
+
+from keras_ext.data import check_examples
+from keras_ext.losses import CoSENT, InfoNCE
+from keras_ext.tasks.fitting import default_optimizer, fit_and_keep, guarded
+from keras_ext.tasks.sentence_evaluation import measures
+from keras_ext.tasks.sentence_inputs import ExampleBatches, Views, token_rows
+from keras_ext.training import CachedContrastiveModel
+
+
+class SentenceTraining:
+    """What `SentenceEncoder.compile` chose, and what its `fit` does with it.
+
+    Args:
+        model: `keras.Model` from token ids to vectors.
+        loss: Keras loss or its name, or None.
+        head: layer, or None.
+        optimizer: a Keras optimizer or its name, or None for a new default one in each `fit`.
+        default: the arguments of `default_optimizer` after the steps.
+        arguments: dict of other arguments of `keras.Model.compile`.
+    """
+
+    def __init__(self, model, loss, head, optimizer, default, arguments):
+        self.model = model
+        self.loss = loss
+        self.head = head
+        self.optimizer = None if optimizer is None else keras.optimizers.get(optimizer)
+        self.default = default
+        self.arguments = arguments
+        self.trained = {}  # by chunk_size: what the optimizer has states for
+
+    def fit(
+        self,
+        encoder,
+        examples,
+        validation_examples,
+        batch_size,
+        chunk_size,
+        seed,
+        epochs,
+        callbacks,
+        verbose,
+    ):
+        """`SentenceEncoder.fit`, which describes the arguments."""
+        kind, columns, labels = check_examples(examples)
+        best = None if validation_examples is None else _best_by(validation_examples)
+        groups = text_groups(columns)
+        if verbose:
+            print(_report(kind, columns, labels, groups))  # noqa: T201, the report is for the user
+        max_length = encoder.settings["max_length"]
+        rows = []
+        for texts in columns:
+            of_column, cut = token_rows(encoder.tokenizer, texts, max_length)
+            rows.append(of_column)
+            if verbose and cut:
+                print(f"{cut} of {len(texts)} texts are cut at {max_length=} tokens")  # noqa: T201
+        if kind == "texts":
+            rows = 2 * rows
+        batches = ExampleBatches(
+            rows,
+            groups if labels is None else labels,
+            batch_size,
+            max_length,
+            encoder.tokenizer.pad_id,
+            seed=seed,
+        )
+        model = self._compiled(encoder, labels is not None, chunk_size, epochs * len(batches))
+
+        def measure():
+            scores = encoder.evaluate(validation_examples, batch_size=2 * batch_size)
+            return measures(scores, "val_")
+
+        measured = None if best is None else measure
+        return fit_and_keep(model, batches, epochs, callbacks, verbose, measured, best)
+
+    def _compiled(self, encoder, scored, chunk_size, steps):
+        """The model that is trained: vectors of examples, with the head."""
+        if chunk_size not in self.trained:
+            if chunk_size is None:
+                self.trained[chunk_size] = Views(self.model, self.head)
+            else:
+                self.trained[chunk_size] = CachedContrastiveModel(
+                    self.model, chunk_size, head=self.head
+                )
+        model = self.trained[chunk_size]
+        optimizer = self.optimizer
+        if optimizer is None:
+            optimizer = default_optimizer(steps, *self.default)
+        if self.arguments.get("auto_scale_loss", True):
+            optimizer = guarded(optimizer, model)
+        loss = self.loss
+        if loss is None:
+            loss = default_loss(scored, encoder.settings["score"])
+        model.compile(**{"optimizer": optimizer, "loss": loss, **self.arguments})
+        return model
+
+
+def default_loss(scored, score):
+    """The loss for scored pairs, or for positives alone, of vectors compared by `score`."""
+    if scored:
+        return CoSENT(scale=20.0 if score == "cosine" else 1.0, layout="pairs", score=score)
+    return InfoNCE(temperature=0.05 if score == "cosine" else 1.0, score=score)
+
+
+def text_groups(columns):
+    """A number for each example, the same for those that share a text, directly or by others.
+
+    Args:
+        columns: list of lists of texts: anchors, positives, and negatives, which join nothing.
+
+    Returns:
+        int32 (examples,), numbers from 0; -1 where an example is alone.
+    """
+    parents = list(range(len(columns[0])))
+
+    def root(example):
+        while parents[example] != example:
+            parents[example] = parents[parents[example]]
+            example = parents[example]
+        return example
+
+    first = {}
+    for texts in columns[:2]:
+        for example, text in enumerate(texts):
+            parents[root(example)] = root(first.setdefault(text, example))
+    roots = [root(example) for example in range(len(parents))]
+    counts = Counter(roots)
+    return np.array([one if counts[one] > 1 else -1 for one in roots], "int32")
+
+
+def _best_by(examples):
+    """The name of what is largest in the best epoch."""
+    kind, _, labels = check_examples(examples)
+    if kind == "texts":
+        raise ValueError(
+            "Bare texts do not tell which vectors are good. Expected pairs, scored pairs or "
+            f"(anchor, positive, negative) for validation. Received: {len(examples)} texts"
+        )
+    if kind != "scored":
+        return "val_mrr"
+    if labels.min() == labels.max():
+        raise ValueError(
+            "Where all scores are equal nothing can be ranked. Expected validation pairs with "
+            f"different scores. Received: {len(labels)} pairs with the score {labels[0]:g}"
+        )
+    return "val_spearman"
+
+
+def _report(kind, columns, labels, groups):
+    """What there is to learn from, in a line or two."""
+    names = {"texts": "bare texts", "pairs": "pairs", "tuples": "tuples", "scored": "scored pairs"}
+    line = f"training data: {len(columns[0])} {names[kind]}"
+    if labels is not None:
+        line += f", scores {labels.min():g} to {labels.max():g}"
+        if labels.min() == labels.max():
+            line += ": all equal, so that there is nothing to rank"
+        return line
+    shared = groups[groups >= 0]
+    if len(shared):
+        largest = max(Counter(shared.tolist()).values())
+        line += (
+            f", {len(shared)} of which share a text with others (at most {largest} in a group) and "
+            "are no negatives of each other"
+        )
+        if largest == len(groups):
+            line += ": nothing is left to tell apart"
+    return line

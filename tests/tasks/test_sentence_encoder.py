@@ -1,0 +1,324 @@
+"""The task of sentence vectors, from texts to vectors, and what must not change them."""
+
+import warnings
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+from keras_ext.layers import LearnableTemperature, PairClassifier, PairScore
+from keras_ext.losses import CoSENT, FlatNCE, InfoNCE, Matryoshka
+from keras_ext.models import AlbertEncoder, BertEncoder, GAUEncoder, RoFormerEncoder
+from keras_ext.tasks import SentenceEncoder, SentenceEvaluation
+from keras_ext.tasks.sentence_training import text_groups
+from tests.tasks.sentences import PAIRS, SCORED, TEXTS, TRIPLETS, make_encoder, make_tokenizer
+
+SIZES = {"num_layers": 2, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
+
+
+def test_a_text_is_encoded_alone_as_among_others():
+    encoder = make_encoder()
+    texts = ["red car", "", "a long grey boat on the sea", "blue tree"]
+    together = encoder.encode(texts, batch_size=3)
+    assert together.dtype == np.float32 and together.shape == (4, 16)
+    for text, vector in zip(texts, together, strict=True):
+        alone = encoder.encode(text)
+        assert alone.shape == (16,)
+        np.testing.assert_allclose(alone, vector, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-6)
+
+
+def test_vectors_are_those_of_the_formula():
+    encoder = make_encoder(normalize=False)
+    ids = encoder.tokenizer.encode("red car").ids
+    row = np.array([[encoder.tokenizer.start_id, *ids, encoder.tokenizer.end_id]], "int32")
+    inside = next(layer for layer in encoder.model.layers if layer.name.startswith("bert"))
+    inputs = {"token_ids": row, "segment_ids": 0 * row, "padding_mask": row >= 0}
+    hidden = keras.ops.convert_to_numpy(inside(inputs))[0]
+    np.testing.assert_allclose(encoder.encode("red car"), hidden.mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first_last", "cls", "max", "last"])
+def test_each_pooling_ignores_padding(pooling):
+    encoder = make_encoder(pooling=pooling)
+    texts = ["red car", "a long grey boat"]
+    np.testing.assert_allclose(encoder.encode(texts)[0], encoder.encode(texts[0]), atol=1e-6)
+
+
+def test_first_last_is_the_mean_of_two_blocks():
+    encoders = {
+        mode: make_encoder(pooling=mode, normalize=False) for mode in ("mean", "first_last")
+    }
+    model = encoders["mean"].model
+    bert = next(layer for layer in model.layers if layer.name.startswith("bert"))
+    first = bert.get_layer("Transformer-0-FeedForward-Add").output
+    shallow = keras.Model(bert.input, first)
+    ids = encoders["mean"].tokenizer.encode("red car").ids
+    row = np.array([[2, *ids, 3]], "int32")
+    inputs = {"token_ids": row, "segment_ids": 0 * row, "padding_mask": row >= 0}
+    expected = keras.ops.convert_to_numpy(shallow(inputs))[0].mean(axis=0)
+    expected = (expected + encoders["mean"].encode("red car")) / 2
+    np.testing.assert_allclose(encoders["first_last"].encode("red car"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [RoFormerEncoder, AlbertEncoder, "gau", "keras_hub"])
+def test_other_encoders(kind):
+    tokenizer = make_tokenizer()
+    rows = tokenizer.vocabulary_size
+    if kind == "gau":
+        inside = GAUEncoder(rows, num_layers=2, hidden_dim=16, key_size=8)
+    elif kind == "keras_hub":
+        inside = keras_hub.models.BertBackbone(rows, **SIZES)
+    else:
+        inside = kind(rows, **SIZES)
+    encoder = SentenceEncoder(inside, tokenizer, pooling="first_last", max_length=16)
+    vectors = encoder.encode(["red car", "a grey boat"])
+    np.testing.assert_allclose(vectors[0], encoder.encode("red car"), atol=1e-5)
+
+
+def test_windows_of_texts_come_back_in_order(monkeypatch):
+    encoder = make_encoder()
+    texts = [f"{text} {'on sea ' * (number % 3)}" for number, text in enumerate(4 * TEXTS)]
+    expected = encoder.encode(texts, batch_size=7)
+    monkeypatch.setattr("keras_ext.tasks.sentence_vectors.WINDOW", 10)
+    np.testing.assert_allclose(encoder.encode(texts, batch_size=7), expected, atol=1e-6)
+
+
+def test_first_components_have_length_1_again():
+    encoder = make_encoder()
+    whole = encoder.encode(TEXTS)
+    short = encoder.encode(TEXTS, truncate_dim=4)
+    expected = whole[:, :4] / np.linalg.norm(whole[:, :4], axis=1, keepdims=True)
+    np.testing.assert_allclose(short, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        encoder.encode(TEXTS, truncate_dim=4, normalize=False), whole[:, :4], atol=1e-6
+    )
+    for size in (0, 17):
+        with pytest.raises(ValueError, match="truncate_dim"):
+            encoder.encode(TEXTS, truncate_dim=size)
+
+
+def test_nothing_to_encode():
+    assert make_encoder().encode([]).shape == (0, 16)
+
+
+def test_a_text_that_is_cut_is_reported():
+    encoder = make_encoder(max_length=8)
+    with pytest.warns(UserWarning, match="1 of 2 texts have more than max_length=8 tokens"):
+        vectors = encoder.encode(["red car and boat", "red"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(vectors[0], encoder.encode("red car"), atol=1e-6)
+
+
+def test_what_is_no_text_is_named():
+    with pytest.raises(ValueError, match=r"texts\[1\]=None"):
+        make_encoder().encode(["red", None])
+
+
+def test_vectors_that_are_not_finite_are_an_error():
+    encoder = make_encoder()
+    encoder.model.set_weights([np.full_like(w, np.nan) for w in encoder.model.get_weights()])
+    with pytest.raises(ValueError, match="not finite"):
+        encoder.encode(["red"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"score": "euclid"}, {"pooling": "median"}, {"max_length": 2}, {"max_length": 64}]
+)
+def test_impossible_arguments(arguments):
+    with pytest.raises(ValueError, match="Received"):
+        make_encoder(**arguments)
+
+
+def test_progress_is_shown(capsys):
+    make_encoder().encode(TEXTS, progress=True)
+    assert f"{len(TEXTS)}/{len(TEXTS)}" in capsys.readouterr().out
+
+
+TRAININGS = {
+    "scored": (SCORED, SCORED, {}),
+    "angle": (SCORED, SCORED, {"loss": CoSENT(layout="pairs", score="angle")}),
+    "pairs": (PAIRS, SCORED, {}),
+    "symmetric": (PAIRS, SCORED, {"loss": InfoNCE(symmetric=True)}),
+    "flat": (PAIRS, SCORED, {"loss": FlatNCE()}),
+    "matryoshka": (PAIRS, SCORED, {"loss": Matryoshka(InfoNCE(), [4, 16])}),
+    "temperature": (
+        PAIRS,
+        SCORED,
+        {"loss": InfoNCE(temperature=1.0, score="dot"), "head": LearnableTemperature()},
+    ),
+    "triplets": (TRIPLETS, SCORED, {}),
+    "regression": (SCORED, SCORED, {"loss": "mse", "head": PairScore()}),
+    "classifier": (
+        SCORED,
+        SCORED,
+        {
+            "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "head": PairClassifier(2),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training_ranks_better(name):
+    examples, dev, arguments = TRAININGS[name]
+    encoder = make_encoder()
+    before = encoder.evaluate(dev).spearman
+    encoder.compile(**{"learning_rate": 0.01, **arguments})
+    encoder.fit(examples, epochs=10, batch_size=16, verbose=0)
+    assert encoder.evaluate(dev).spearman > max(before, 0.3)
+
+
+def test_bare_texts_are_their_own_positives():
+    encoder = make_encoder(dropout=0.2)
+    encoder.compile(learning_rate=0.003)
+    history = encoder.fit(TEXTS, PAIRS, epochs=5, batch_size=8, verbose=0)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert set(history.history) >= {"val_mrr", "val_recall", "val_ndcg"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_training_in_half_precision(policy, jit):
+    encoder = make_encoder(dtype=policy)
+    encoder.compile(learning_rate=0.01, jit_compile=jit)
+    encoder.fit(SCORED, epochs=6, batch_size=16, verbose=0)
+    assert encoder.encode(TEXTS).dtype == np.float32
+    assert encoder.evaluate(SCORED).spearman > 0.3
+
+
+def test_a_cached_batch_trains_as_the_batch_at_once():
+    weights = {}
+    for chunk_size in (None, 5):
+        encoder = make_encoder()
+        encoder.compile(optimizer=keras.optimizers.SGD(0.1))
+        encoder.fit(SCORED, epochs=1, batch_size=16, chunk_size=chunk_size, verbose=0)
+        weights[chunk_size] = encoder.model.get_weights()
+    before = make_encoder().model.get_weights()
+    for plain, cached in zip(weights[None], weights[5], strict=True):
+        np.testing.assert_allclose(plain, cached, atol=2e-5)
+    moved = [np.abs(new - old).max() for new, old in zip(weights[None], before, strict=True)]
+    assert max(moved) > 1e-3
+
+
+def test_the_best_epoch_is_kept():
+    encoder = make_encoder()
+    encoder.compile(learning_rate=0.02)
+    history = encoder.fit(SCORED, SCORED, epochs=4, batch_size=16, verbose=0)
+    best = max(history.history["val_spearman"])
+    assert encoder.evaluate(SCORED).spearman == pytest.approx(best, abs=1e-6)
+
+
+def test_the_callback_adds_to_the_logs():
+    encoder = make_encoder()
+    encoder.compile()
+    callback = SentenceEvaluation(encoder, PAIRS, prefix="pairs_", k=3)
+    history = encoder.fit(SCORED, epochs=2, callbacks=[callback], verbose=0)
+    assert len(history.history["pairs_mrr"]) == 2 and "pairs_spearman" not in history.history
+
+
+def test_the_report_tells_what_is_cut_and_shared(capsys):
+    encoder = make_encoder(max_length=8)
+    encoder.compile()
+    encoder.fit([("red car", "red boat on sea"), ("red car", "tree")], epochs=1, verbose=1)
+    printed = capsys.readouterr().out
+    assert "2 pairs, 2 of which share a text with others (at most 2 in a group)" in printed
+    assert "nothing is left to tell apart" in printed
+    assert "1 of 2 texts are cut at max_length=8 tokens" in printed
+
+
+def test_equal_scores_train_nothing(capsys):
+    encoder = make_encoder()
+    encoder.compile(optimizer=keras.optimizers.SGD(0.1))
+    before = encoder.model.get_weights()
+    history = encoder.fit([(a, b, 1) for a, b, _ in SCORED], epochs=1, verbose=1)
+    assert history.history["loss"] == [0.0]
+    for old, new in zip(before, encoder.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert "nothing to rank" in capsys.readouterr().out
+
+
+def test_one_example_is_a_batch():
+    encoder = make_encoder()
+    encoder.compile()
+    assert encoder.fit(SCORED[:1], epochs=1, verbose=0).history["loss"] == [0.0]
+    assert encoder.fit(PAIRS[:1], epochs=1, verbose=0).history["loss"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("examples", "dev", "message"),
+    [
+        ([], None, "no examples"),
+        ([("red", "car"), "red"], None, "mixed"),
+        ([("red", "")], None, "one-sided"),
+        ([("red", "car", float("nan"))], None, "finite"),
+        (SCORED, TEXTS, "Bare texts"),
+        (SCORED, [("red", "car", 1), ("blue", "car", 1)], "all scores are equal"),
+    ],
+)
+def test_examples_that_cannot_be_learnt_from(examples, dev, message):
+    encoder = make_encoder()
+    encoder.compile()
+    with pytest.raises(ValueError, match=message):
+        encoder.fit(examples, dev, verbose=0)
+
+
+def test_fit_asks_for_compile():
+    with pytest.raises(RuntimeError, match="compile"):
+        make_encoder().fit(PAIRS)
+
+
+def test_a_loss_that_is_not_finite_loses_nothing():
+    encoder = make_encoder()
+    encoder.compile(optimizer=keras.optimizers.SGD(1e38))
+    before = encoder.encode(TEXTS)
+    with pytest.raises(RuntimeError, match="Training stopped"):
+        encoder.fit(SCORED, epochs=3, batch_size=16, verbose=0)
+    np.testing.assert_array_equal(encoder.encode(TEXTS), before)
+
+
+def test_groups_join_examples_that_share_texts():
+    columns = [["a", "b", "c", "x", "y"], ["b", "c", "d", "x", "z"], ["n", "n", "n", "n", "n"]]
+    groups = text_groups(columns).tolist()
+    assert groups[0] == groups[1] == groups[2] != -1
+    assert groups[3:] == [-1, -1]  # a text beside itself, and negatives, join nothing
+
+
+def test_whitening_makes_vectors_white():
+    encoder = make_encoder(normalize=False)
+    texts = TEXTS + [f"{text} {text}" for text in TEXTS]
+    encoder.whiten(texts, units=6)
+    vectors = encoder.encode(texts)
+    np.testing.assert_allclose(vectors.mean(axis=0), 0.0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(vectors.T, bias=True), np.eye(6), atol=2e-2)
+
+
+def test_whitening_stands_before_the_normalisation(tmp_path):
+    encoder = make_encoder()
+    encoder.whiten(TEXTS, units=4)
+    vectors = encoder.encode(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+    encoder.save(tmp_path / "bundle")
+    loaded = SentenceEncoder.load(tmp_path / "bundle")
+    np.testing.assert_array_equal(loaded.encode(TEXTS), vectors)
+    loaded.whiten(TEXTS)  # finds its place again
+    assert loaded.encode(TEXTS).shape == (16, 4)
+
+
+def test_a_bundle_gives_the_same_vectors(tmp_path):
+    encoder = make_encoder(pooling="max", normalize=False, score="dot", max_length=20)
+    encoder.save(tmp_path / "bundle")
+    loaded = SentenceEncoder.load(tmp_path / "bundle")
+    assert loaded.settings == encoder.settings
+    np.testing.assert_array_equal(loaded.encode(TEXTS), encoder.encode(TEXTS))
+    loaded.compile()
+    loaded.fit(SCORED[:8], verbose=0)
+
+
+def test_bert_with_heads_is_an_encoder():
+    tokenizer = make_tokenizer()
+    inside = BertEncoder(tokenizer.vocabulary_size, **SIZES, with_pool=True)
+    assert SentenceEncoder(inside, tokenizer).encode("red").shape == (16,)

