@@ -13,6 +13,7 @@ import importlib.util
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,8 @@ def sides(dtypes):
         encoder = sentence_encoder_from_huggingface(minilm(), dtype=dtype)
         found[f"ours, {dtype}"] = encoder.encode
     if importlib.util.find_spec("sentence_transformers") is not None:
+        # Its triton and TensorFlow bring two LLVMs, which end the process.
+        sys.modules.setdefault("triton", None)
         from sentence_transformers import SentenceTransformer
 
         other = SentenceTransformer(str(minilm()), device="cpu")

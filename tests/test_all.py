@@ -62,6 +62,11 @@ TEXTS[0, 1], TEXTS[1, 2], TEXTS[4] = TEXTS[0, 0], 0.0, 0.0
 GROUPED = {"y_true": np.array([[4], [-1], [4], [-1], [7]], "int32"), "y_pred": TEXTS}
 PAIRED = {"inputs": TEXTS[:, :2]}
 GRADES = np.array([0.0, 2.5, 5.0, 2.5, 1.0, 4.0], "float32")
+# Unit vectors at angles to the first that are in no order of the grades.
+ANGLES = np.array([2.6, 1.0, 0.2, 1.5, 2.0, 0.6])
+TWO_TEXTS = np.ones((6, 2, 2), "float32") * np.float32([1.0, 0.0])
+TWO_TEXTS[:, 1] = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=-1)
+GRADED = {"y_true": GRADES, "y_pred": TWO_TEXTS}
 CONTRAST = {"temperature": 0.5, "score": "dot", "symmetric": True}
 
 CAUSAL = np.tile(np.tril(np.ones((LENGTH, LENGTH), "bool")), (3, 1, 1))
@@ -481,6 +486,14 @@ ROWS = [
         {"loss": losses.FlatNCE(symmetric=True), "dims": [5, 2], "loss_weights": [1.0, 0.25]},
         GROUPED,
         "other",
+    ),
+    MetricRow(metrics.SpearmanCorrelation, {}, GRADED),
+    MetricRow(metrics.SpearmanCorrelation, {"score": "dot", "capacity": 32}, GRADED, "other"),
+    MetricRow(
+        metrics.SpearmanCorrelation,
+        {},
+        {"y_true": GRADES[:, None], "y_pred": TWO_TEXTS[:, 1, :1]},
+        "scores",
     ),
     MetricRow(metrics.SpanF1, {"heads": 2}, DENSE),
     MetricRow(

@@ -23,7 +23,7 @@ SIMILARITIES = {None: "cosine", "cosine": "cosine", "dot": "dot"}
 ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", None: "linear"}
 
 
-def sentence_encoder_from_huggingface(folder, dtype=None):
+def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
     """A `SentenceEncoder` from a folder of the sentence-transformers library that holds a BERT.
 
     `modules.json` says what stands there: pooling, projections (its Dense), normalisation, the
@@ -33,6 +33,7 @@ def sentence_encoder_from_huggingface(folder, dtype=None):
         folder: path, with `modules.json`, `config.json`, `model.safetensors`, and `tokenizer.json`
             or `vocab.txt`.
         dtype: dtype policy of the encoder, or its name. Defaults to the global policy.
+        max_length: int, tokens at which texts are cut. None: that of the folder.
 
     Returns:
         A `SentenceEncoder` that gives the same vectors.
@@ -68,7 +69,9 @@ def sentence_encoder_from_huggingface(folder, dtype=None):
         )
     encoder = encoder_from_huggingface(base, dtype=dtype)
     settings = _read(base / "sentence_bert_config.json", {})
-    longest = settings.get("max_seq_length") or encoder.max_sequence_length
+    if max_length is None:
+        longest = settings.get("max_seq_length") or encoder.max_sequence_length
+        max_length = min(longest, encoder.max_sequence_length)
     normalize = kinds[-1] == "Normalize"
     sentences = SentenceEncoder(
         encoder,
@@ -76,7 +79,7 @@ def sentence_encoder_from_huggingface(folder, dtype=None):
         pooling=_pooling(folder / modules[1][1]),
         normalize=normalize,
         score=SIMILARITIES[similarity],
-        max_length=min(longest, encoder.max_sequence_length),
+        max_length=max_length,
     )
     for kind, path in modules:
         if kind == "Dense":

@@ -37,8 +37,9 @@ def encode_chunks(steps, weights, state, count, specs):
 def _encode_in_tensorflow(steps, weights, state, count, specs):
     """As `encode_chunks`. Not with `ops.scan`, whose gradient XLA cannot compile.
 
-    One iteration at a time: by default, TensorFlow runs ten of them at once where it can. For the
-    same reason, the loop over one view waits for the loop over the view before.
+    One chunk at a time: by default, TensorFlow works on ten iterations of a loop at once, which
+    took three times the memory. And the loop over a view waits for that over the view before, which
+    is not so by itself where encoders are separate.
     """
     import tensorflow as tf
 

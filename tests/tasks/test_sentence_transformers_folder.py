@@ -83,6 +83,8 @@ def test_poolings(make_folder, config, pool):
     folder, encoder, _ = make_folder(pooling=config)
     loaded = sentence_encoder_from_huggingface(folder)
     assert loaded.settings["max_length"] == 12 and not loaded.settings["normalize"]
+    shorter = sentence_encoder_from_huggingface(folder, max_length=5)
+    assert shorter.settings["max_length"] == 5
     expected = pool(hidden_states(encoder, [4, 8]))
     np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
 
