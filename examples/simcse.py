@@ -4,8 +4,9 @@
 
 trains all-MiniLM-L6-v2 on the bare texts of the project's corpus, in batches of 128 of which the
 encoder sees 32 at once: gradient caching replays the dropout of each chunk, so that the gradient is
-that of the whole batch. Prints how well the vectors rank the pairs of the test file before and
-after. With texts of your own, one in a line of a .txt file:
+that of the whole batch. Prints how well the vectors rank and find the pairs of the test file before
+and after: of these letters it learns to find the one that fits (MRR), but not which request weighs
+more (Spearman), which no text tells by itself. With texts of your own, one in a line of a .txt file:
 
     python examples/simcse.py --texts texts.txt --test pairs.tsv
 """
