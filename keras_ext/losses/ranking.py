@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 FARTHEST = 1e38
-"""Scores beyond it count as it; twice as much is still a finite float32."""
+"""Scores beyond it, once scaled, count as it; twice as much is still a finite float32."""
 
 
 def ranking_logsumexp(y, s, scale=20.0, pair_weight=None):
@@ -26,8 +26,8 @@ def ranking_logsumexp(y, s, scale=20.0, pair_weight=None):
 
     Args:
         y: labels, (B,) of any real or boolean dtype. A row with a NaN label is absent.
-        s: scores, (B,) of a floating point dtype. Computed in float32. Scores beyond 1e38, and
-            infinite ones, count as 1e38.
+        s: scores, (B,) of a floating point dtype. Computed in float32. Scores beyond
+            1e38 / max(scale, 1), and infinite ones, count as that, so that the loss is finite.
         scale: float above 0, the inverse of a temperature. Defaults to 20.
         pair_weight: weights w of the rows, (B,), or None for 1. A row of weight 0 is absent, as if
             it were not in the batch. A weight below 0 has no meaning; it makes the loss NaN.
@@ -99,7 +99,8 @@ def _loss_and_slopes(labels, scores, weights, present, scale):
     size = ops.shape(scores)[0]
     order = ops.argsort(labels)
     labels, weights, present = (ops.take(x, order) for x in (labels, weights, present))
-    scores = ops.take(ops.clip(scores, -FARTHEST, FARTHEST), order)
+    farthest = FARTHEST / max(scale, 1.0)
+    scores = ops.take(ops.clip(scores, -farthest, farthest), order)
     heaviest = ops.max(weights)
     heaviest = ops.where(heaviest > 0.0, heaviest, 1.0)
     # Two rows: the scores in order, for what is below a label; and their negatives backwards, so

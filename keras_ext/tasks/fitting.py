@@ -61,7 +61,7 @@ def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):
     Args:
         steps: int, optimizer steps of the whole training.
         learning_rate: float, the peak.
-        weight_decay: float, not for biases and normalisation.
+        weight_decay: float, not for biases, normalisation and temperatures.
         ema_momentum: float of the average of weights, or None for no average.
 
     Returns:
@@ -78,7 +78,7 @@ def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):
         use_ema=ema_momentum is not None,
         ema_momentum=0.99 if ema_momentum is None else ema_momentum,
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "log_scale"])
     return optimizer
 
 
@@ -143,9 +143,12 @@ class KeepBest(keras.callbacks.Callback):
         if self.measure is None:
             self.weights = weights
             return
-        logs.update(self.measure())
-        if logs[self.best] >= self.highest:  # of equal ones the later has seen more
-            self.highest, self.weights = logs[self.best], weights
+        measured = self.measure()
+        logs.update(measured)
+        score = measured.get(self.best, math.nan)
+        score = -math.inf if math.isnan(score) else score
+        if score >= self.highest:  # of equal ones the later has seen more
+            self.highest, self.weights = score, weights
 
     def restore(self):
         """Puts the kept weights into the model."""

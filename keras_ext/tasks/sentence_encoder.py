@@ -6,7 +6,7 @@ from keras_ext.layers import whitening
 from keras_ext.tasks import sentence_evaluation, sentence_search
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from keras_ext.tasks.encoder import check_encoder
-from keras_ext.tasks.sentence_model import project, sentence_model, unnormalized
+from keras_ext.tasks.sentence_model import project, sentence_model
 from keras_ext.tasks.sentence_training import SentenceTraining
 from keras_ext.tasks.sentence_vectors import encode_texts
 
@@ -70,6 +70,7 @@ class SentenceEncoder:
             "max_length": max_length,
         }
         self._training = None
+        self._bare = None, None
 
     def compile(
         self,
@@ -138,10 +139,8 @@ class SentenceEncoder:
         """
         if self._training is None:
             raise RuntimeError("Call `compile` before `fit`.")
-        keras_arguments = {"epochs": epochs, "callbacks": callbacks, "verbose": verbose}
-        return self._training.fit(
-            self, examples, validation_examples, batch_size, chunk_size, seed, **keras_arguments
-        )
+        parts = (examples, validation_examples, batch_size, chunk_size, seed)
+        return self._training.fit(self, *parts, epochs, callbacks, verbose)
 
     def encode(self, texts, batch_size=64, normalize=None, truncate_dim=None, progress=False):
         """The vectors of texts, sorted by length and padded in batches, 8,192 texts at a time.
@@ -160,9 +159,10 @@ class SentenceEncoder:
         Raises:
             ValueError: for a text that is not a string, or vectors that are not finite.
         """
-        if isinstance(texts, str):
-            return self.encode([texts], batch_size, normalize, truncate_dim, progress)[0]
-        return encode_texts(self, list(texts), batch_size, normalize, truncate_dim, progress)
+        alone = isinstance(texts, str)
+        texts = [texts] if alone else list(texts)
+        vectors = encode_texts(self, texts, batch_size, normalize, truncate_dim, progress)
+        return vectors[0] if alone else vectors
 
     def similarity(self, first, second, batch_size=64):
         """The scores of all pairs of two lists of texts.
@@ -211,18 +211,16 @@ class SentenceEncoder:
         return sentence_evaluation.evaluate(self, examples, corpus, k, relevant, batch_size)
 
     def whiten(self, texts, units=None, batch_size=64):
-        """Puts a projection before the normalisation: `layers.whitening` of the vectors of texts.
+        """Puts `layers.whitening` of texts before the normalisation. `compile` anew after it.
 
         Args:
             texts: list of strings, the corpus to learn it from.
             units: int, components that are kept, those of largest variance. None: all.
             batch_size: int, as in `encode`.
         """
-        normalize = self.settings["normalize"]
-        model = unnormalized(self.model, normalize)
-        vectors = encode_texts(self, list(texts), batch_size, False, None, False, model)
-        layer = whitening(vectors, units, name=f"whitening_{len(model.layers)}")
-        self.model = project(self.model, layer, normalize)
+        vectors = self.encode(list(texts), batch_size, normalize=False)
+        layer = whitening(vectors, units, name=f"whitening_{len(self.model.layers)}")
+        self.model = project(self.model, layer, self.settings["normalize"])
         self._training = None
 
     def save(self, folder):

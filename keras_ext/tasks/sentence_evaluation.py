@@ -8,8 +8,7 @@ import numpy as np
 
 from keras_ext.data import check_examples
 from keras_ext.metrics import best_threshold, pearson, retrieval_scores, spearman
-from keras_ext.tasks.sentence_search import exact_best
-from keras_ext.tasks.sentence_vectors import unit_rows
+from keras_ext.tasks.sentence_search import comparable, exact_best
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,16 @@ def evaluate(encoder, examples, corpus, k, relevant, batch_size):
             "Bare texts cannot be evaluated: nothing says which of them belong together. Expected "
             f"pairs, scored pairs or (anchor, positive, negative). Received: {len(columns[0])} texts"
         )
+    if isinstance(corpus, str):
+        raise ValueError(f"Expected a list of texts. Received: corpus={corpus!r:.80}")
+    corpus = list(corpus)
     # Each text once, whatever columns it stands in.
     places = {}
     for texts in [*columns, corpus]:
         for text in texts:
             places.setdefault(text, len(places))
     vectors = encoder.encode(list(places), batch_size=batch_size)
-    if encoder.settings["score"] == "cosine":
-        vectors = unit_rows(vectors)
+    vectors = comparable(vectors, encoder.settings["score"])
     *columns, others = [
         np.array([places[text] for text in texts], "int64") for texts in [*columns, corpus]
     ]

@@ -1,4 +1,4 @@
-"""The graph of `SentenceEncoder`: encoder, pooling, projections, normalisation."""
+"""The graph of `SentenceEncoder`: encoder, pooling, normalisation; projections put between."""
 
 import keras
 
@@ -9,16 +9,15 @@ from keras_ext.tasks.encoder import encode
 NORMALIZATION = "unit_normalization"
 
 
-def sentence_model(encoder, pooling, normalize, projections=()):
+def sentence_model(encoder, pooling, normalize):
     """The model from token ids to vectors.
 
-        vectors = normalise(projections(pooling(encoder(token ids))))
+        vectors = normalise(pooling(encoder(token ids)))
 
     Args:
         encoder: functional `keras.Model`, as in `encoder.encode`.
         pooling: mode of `layers.Pooling`.
         normalize: bool, whether the vectors get length 1.
-        projections: layers between pooling and normalisation, (b, d) to (b, e).
 
     Returns:
         Functional `keras.Model`, a dict of (b, n) inputs to float32 (b, d).
@@ -27,8 +26,6 @@ def sentence_model(encoder, pooling, normalize, projections=()):
     hidden = encode(encoder, inputs, first=pooling == "first_last")
     pool = Pooling(pooling, dtype=encoder.dtype_policy, name="pooling")
     vectors = pool(hidden, mask=inputs["padding_mask"])
-    for projection in projections:
-        vectors = projection(vectors)
     return keras.Model(inputs, _finish(vectors, normalize))
 
 

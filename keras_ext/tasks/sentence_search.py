@@ -42,10 +42,10 @@ def search(encoder, queries, corpus, k, index, batch_size):
         raise ValueError(
             f'Expected k of 1 or more, and the index "numpy" or "faiss". Received: {k=}, {index=}'
         )
-    corpus = corpus if isinstance(corpus, (np.ndarray, str)) else list(corpus)
+    corpus = corpus if _is_vectors(corpus) or isinstance(corpus, str) else list(corpus)
     if not len(corpus):
         raise ValueError("There is nothing to search in: the corpus is empty.")
-    texts = [None] * len(corpus) if isinstance(corpus, np.ndarray) else corpus
+    texts = [None] * len(corpus) if _is_vectors(corpus) else corpus
     vectors = _vectors(encoder, corpus, batch_size, "corpus")
     queries = _vectors(encoder, queries, batch_size, "queries")
     _check_dimensions(queries, vectors)
@@ -110,7 +110,7 @@ def faiss_best(queries, corpus, k):
 
 def _vectors(encoder, given, batch_size, name):
     """Vectors as they are compared: inner products are scores."""
-    if isinstance(given, np.ndarray) and given.dtype.kind == "f":
+    if _is_vectors(given):
         vectors = np.asarray(given, "float32")
         if vectors.ndim != 2 or not np.isfinite(vectors).all():
             raise ValueError(
@@ -123,7 +123,19 @@ def _vectors(encoder, given, batch_size, name):
                 f"Expected a list of texts, or vectors. Received: {name}={given!r:.80}"
             )
         vectors = encoder.encode(list(given), batch_size=batch_size)
-    return unit_rows(vectors) if encoder.settings["score"] == "cosine" else vectors
+    return comparable(vectors, encoder.settings["score"])
+
+
+def comparable(vectors, score):
+    """Vectors whose inner products are scores: for the cosine of length 1, copied if they are not."""
+    if score != "cosine":
+        return vectors
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    return vectors if (np.abs(squares - 1.0) < 1e-5).all() else unit_rows(vectors)
+
+
+def _is_vectors(given):
+    return isinstance(given, np.ndarray) and given.dtype.kind == "f"
 
 
 def _check_dimensions(first, second):

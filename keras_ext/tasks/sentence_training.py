@@ -26,13 +26,30 @@ class SentenceTraining:
     """
 
     def __init__(self, model, loss, head, optimizer, default, arguments):
+        if head is not None and loss is None:
+            raise ValueError(
+                "A head changes what the loss gets. Expected a loss that takes it, such as "
+                'InfoNCE(temperature=1.0, score="dot") after LearnableTemperature. '
+                f"Received: {head=}, {loss=}"
+            )
         self.model = model
-        self.loss = loss
+        self.loss = None if loss is None else mean_over_examples(loss)
         self.head = head
-        self.optimizer = None if optimizer is None else keras.optimizers.get(optimizer)
         self.default = default
-        self.arguments = arguments
-        self.trained = {}  # by chunk_size: what the optimizer has states for
+        self.scaled = arguments.get("auto_scale_loss", True)
+        # Once, so that the loss scale is kept from one `fit` to the next.
+        self.optimizer = None if optimizer is None else self._guarded(optimizer)
+        # The rows that fill up a batch must not count in metrics, either.
+        metrics = [
+            *_as_list(arguments.get("metrics")),
+            *_as_list(arguments.get("weighted_metrics")),
+        ]
+        self.arguments = {**arguments, "metrics": None, "weighted_metrics": metrics or None}
+        self.trained = {}  # by chunk_size: the model that is trained
+
+    def _guarded(self, optimizer):
+        optimizer = keras.optimizers.get(optimizer)
+        return guarded(optimizer, self.model) if self.scaled else optimizer
 
     def fit(
         self,
@@ -69,6 +86,9 @@ class SentenceTraining:
             encoder.tokenizer.pad_id,
             seed=seed,
         )
+        if self.head is not None and not self.head.built:
+            # Before the first batch, so that its weights are among those that can be restored.
+            self.head.build((None, len(rows), self.model.output.shape[-1]))
         model = self._compiled(encoder, labels is not None, chunk_size, epochs * len(batches))
 
         def measure():
@@ -90,14 +110,42 @@ class SentenceTraining:
         model = self.trained[chunk_size]
         optimizer = self.optimizer
         if optimizer is None:
-            optimizer = default_optimizer(steps, *self.default)
-        if self.arguments.get("auto_scale_loss", True):
-            optimizer = guarded(optimizer, model)
+            optimizer = self._guarded(default_optimizer(steps, *self.default))
         loss = self.loss
         if loss is None:
             loss = default_loss(scored, encoder.settings["score"])
         model.compile(**{"optimizer": optimizer, "loss": loss, **self.arguments})
         return model
+
+
+class MeanOverExamples(keras.losses.Loss):
+    """A loss of rows whose mean leaves out the rows that fill up a batch.
+
+    Args:
+        function: `(y_true, y_pred) -> (b,)`.
+    """
+
+    def __init__(self, function):
+        super().__init__(reduction="mean_with_sample_weight")
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        if len(y_pred.shape) == len(y_true.shape) + 1 and y_pred.shape[-1] == 1:
+            y_true = keras.ops.expand_dims(y_true, -1)  # else the two would broadcast to (b, b)
+        return self.function(y_true, y_pred)
+
+
+def mean_over_examples(loss):
+    """A loss or its name as a loss whose mean is over the examples of a batch, not its rows."""
+    loss = keras.losses.get(loss)
+    if not isinstance(loss, keras.losses.Loss):
+        return MeanOverExamples(loss)
+    whole = type(loss).__call__ is not keras.losses.Loss.__call__  # it takes care of weights itself
+    return loss if whole or loss.reduction != "sum_over_batch_size" else MeanOverExamples(loss.call)
+
+
+def _as_list(metrics):
+    return metrics if isinstance(metrics, list) else [] if metrics is None else [metrics]
 
 
 def default_loss(scored, score):
@@ -135,13 +183,18 @@ def text_groups(columns):
 
 def _best_by(examples):
     """The name of what is largest in the best epoch."""
-    kind, _, labels = check_examples(examples)
+    kind, columns, labels = check_examples(examples)
     if kind == "texts":
         raise ValueError(
             "Bare texts do not tell which vectors are good. Expected pairs, scored pairs or "
             f"(anchor, positive, negative) for validation. Received: {len(examples)} texts"
         )
     if kind != "scored":
+        if columns[0] == columns[1]:
+            raise ValueError(
+                "A text finds itself whatever the vectors. Expected validation pairs of different "
+                f"texts. Received: {len(columns[0])} pairs of equal ones"
+            )
         return "val_mrr"
     if labels.min() == labels.max():
         raise ValueError(

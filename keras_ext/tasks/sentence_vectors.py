@@ -5,27 +5,14 @@ import numpy as np
 
 from keras_ext.data import bucket_lengths, pad_rows
 from keras_ext.tasks.sentence_inputs import token_rows, warn_of_cut
+from keras_ext.tasks.sentence_model import unnormalized
 
 WINDOW = 8192  # texts that are tokenised and sorted at once: what bounds the memory
 
 
-def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress, model=None):
-    """`SentenceEncoder.encode` of a list of texts, which describes the arguments.
-
-    Args:
-        encoder: the `SentenceEncoder`.
-        texts: list of strings.
-        batch_size: int.
-        normalize: bool or None.
-        truncate_dim: int or None.
-        progress: bool.
-        model: `keras.Model` to run in place of the encoder's own.
-
-    Returns:
-        float32 (texts, d).
-    """
-    model = encoder.model if model is None else model
-    width = model.output.shape[-1]
+def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress):
+    """`SentenceEncoder.encode` of a list of texts, which describes the arguments."""
+    width = encoder.model.output.shape[-1]
     size = width if truncate_dim is None else truncate_dim
     if batch_size < 1 or not 1 <= size <= width:
         raise ValueError(
@@ -35,25 +22,29 @@ def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress, 
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"A text must be a str. Received: texts[{index}]={text!r:.80}")
-    if normalize is None:
-        normalize = encoder.settings["normalize"] and size < width
+    normalizes = encoder.settings["normalize"]
+    normalize = normalizes if normalize is None else normalize
+    model = encoder.model if normalize else bare_model(encoder)
+    again = normalize and (size < width or not normalizes)
     vectors = np.empty((len(texts), size), "float32")
     bar = keras.utils.Progbar(len(texts), unit_name="text") if progress and texts else None
     cut = 0
     for first in range(0, len(texts), WINDOW):
         window = texts[first : first + WINDOW]
-        cut += _encode_window(encoder, model, window, batch_size, vectors[first:], bar)
+        cut += _encode_window(encoder, model, window, batch_size, again, vectors[first:], bar)
     warn_of_cut(cut, len(texts), encoder.settings["max_length"])
-    if not np.isfinite(vectors).all():
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        raise ValueError(
-            f"The model gives vectors that are not finite, to {len(bad)} texts. Received: "
-            f"texts[{bad[0]}]={texts[bad[0]]!r:.80}"
-        )
-    return unit_rows(vectors) if normalize else vectors
+    return vectors
 
 
-def _encode_window(encoder, model, texts, batch_size, vectors, bar):
+def bare_model(encoder):
+    """The encoder's model without its normalisation; it is kept, for it compiles."""
+    if encoder._bare[0] is not encoder.model:
+        bare = unnormalized(encoder.model, encoder.settings["normalize"])
+        encoder._bare = encoder.model, bare
+    return encoder._bare[1]
+
+
+def _encode_window(encoder, model, texts, batch_size, normalize, vectors, bar):
     """Fills the first rows of `vectors`; returns the number of texts that were cut."""
     max_length, size = encoder.settings["max_length"], vectors.shape[-1]
     rows, cut = token_rows(encoder.tokenizer, texts, max_length)
@@ -61,18 +52,25 @@ def _encode_window(encoder, model, texts, batch_size, vectors, bar):
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        count, length = _shape(len(chosen), lengths[chosen[0]], batch_size, max_length)
-        batch = pad_rows([rows[i] for i in chosen], count, length, encoder.tokenizer.pad_id)
-        found = model.predict_on_batch(batch)
-        vectors[chosen] = np.asarray(found)[: len(chosen), :size]
+        shape = batch_shape(model, len(chosen), lengths[chosen[0]], batch_size, max_length)
+        batch = pad_rows([rows[i] for i in chosen], *shape, encoder.tokenizer.pad_id)
+        found = np.asarray(model.predict_on_batch(batch))[: len(chosen), :size]
+        finite = np.isfinite(found).all(axis=1)
+        if not finite.all():
+            text = texts[chosen[np.flatnonzero(~finite)[0]]]
+            raise ValueError(
+                "The model gives a vector that is not finite. Expected weights that are. "
+                f"Received: text={text!r:.80}"
+            )
+        vectors[chosen] = unit_rows(found) if normalize else found
         if bar is not None:
             bar.add(len(chosen))
     return cut
 
 
-def _shape(rows, length, batch_size, max_length):
-    """Rows and columns of a batch: where every shape compiles anew, few of them."""
-    if keras.backend.backend() == "tensorflow":
+def batch_shape(model, rows, length, batch_size, max_length):
+    """Rows and columns of a batch: few different ones where each of them compiles anew."""
+    if keras.backend.backend() == "tensorflow" and not model.jit_compile:
         return rows, length
     return batch_size, next(size for size in bucket_lengths(max_length) if size >= length)
 

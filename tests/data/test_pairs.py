@@ -205,7 +205,7 @@ def test_a_line_of_the_real_benchmark_is_where_it_should_be(data_folder):
 
 
 def test_examples_become_columns():
-    assert check_examples(["a", ""]) == ("texts", [["a", ""]], None)
+    assert check_examples(["a", "b"]) == ("texts", [["a", "b"]], None)
     assert check_examples([["a", "b"], ("c", "d")]) == ("pairs", [["a", "c"], ["b", "d"]], None)
     assert check_examples(iter(TUPLES))[:2] == ("tuples", [list(x) for x in zip(*TUPLES)])  # noqa: B905
     for one in (1, 1.0, True, np.float32(1), np.int64(1)):
@@ -232,6 +232,7 @@ def test_examples_become_columns():
         ([("a", "b", "c"), ("a", "b", "c", "d")], "Expected 3 texts.*example 1, 4 texts"),
         ([("a", "b"), ("", "b"), ("c", " \n")], "2 one-sided .*first is example 1"),
         ([("a", "b", 1), ("a", "", 2)], "1 one-sided .*first is example 1"),
+        (["a", " ", ""], "2 empty texts, the first is example 1"),
         ([("a", "b", 1), ("c", "d", float("nan")), ("e", "f", 2)], "1 that are not, .*example 1"),
         ([("a", "b", float("inf"))], "must be a finite number"),
         ([("a", "b", 1e300)], "must be a finite number"),

@@ -129,10 +129,10 @@ def test_infinite_scores_that_cost_nothing_are_finite():
     assert value == 0
     assert not gradient.any()
     value, gradient = loss_and_gradient(labels, [np.inf, 0.5, 0.0])
-    assert value == np.inf
+    assert 0.9e38 < value < np.inf
     assert np.isfinite(gradient).all()
     value, gradient = loss_and_gradient(labels, [3e38, 3e38, -3e38])  # 20 times it is infinite
-    assert value == np.inf
+    assert 1.9e38 < value < np.inf
     np.testing.assert_allclose(gradient, [10.0, 10.0, -20.0])
     value, gradient = loss_and_gradient(labels, [3e38, 3e38, 3e38])
     assert value == pytest.approx(np.log(4), rel=1e-6)

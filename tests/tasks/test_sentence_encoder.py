@@ -7,11 +7,14 @@ import keras_hub
 import numpy as np
 import pytest
 
+from keras_ext.data import bucket_lengths
 from keras_ext.layers import LearnableTemperature, PairClassifier, PairScore
 from keras_ext.losses import CoSENT, FlatNCE, InfoNCE, Matryoshka
+from keras_ext.metrics import SpearmanCorrelation, spearman
 from keras_ext.models import AlbertEncoder, BertEncoder, GAUEncoder, RoFormerEncoder
 from keras_ext.tasks import SentenceEncoder, SentenceEvaluation
 from keras_ext.tasks.sentence_training import text_groups
+from keras_ext.tasks.sentence_vectors import batch_shape
 from tests.tasks.sentences import PAIRS, SCORED, TEXTS, TRIPLETS, make_encoder, make_tokenizer
 
 SIZES = {"num_layers": 2, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
@@ -91,12 +94,38 @@ def test_first_components_have_length_1_again():
     short = encoder.encode(TEXTS, truncate_dim=4)
     expected = whole[:, :4] / np.linalg.norm(whole[:, :4], axis=1, keepdims=True)
     np.testing.assert_allclose(short, expected, atol=1e-6)
-    np.testing.assert_allclose(
-        encoder.encode(TEXTS, truncate_dim=4, normalize=False), whole[:, :4], atol=1e-6
-    )
+    bare = encoder.encode(TEXTS, truncate_dim=4, normalize=False)
+    lengths = np.linalg.norm(encoder.encode(TEXTS, normalize=False), axis=1, keepdims=True)
+    np.testing.assert_allclose(bare, whole[:, :4] * lengths, atol=1e-5)
     for size in (0, 17):
         with pytest.raises(ValueError, match="truncate_dim"):
             encoder.encode(TEXTS, truncate_dim=size)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_vectors_with_and_without_length_1(made):
+    encoder = make_encoder(normalize=made)
+    units, bare = (encoder.encode(TEXTS, normalize=flag) for flag in (True, False))
+    lengths = np.linalg.norm(bare, axis=1, keepdims=True)
+    assert np.abs(lengths - 1.0).min() > 0.1
+    np.testing.assert_allclose(units * lengths, bare, atol=1e-5)
+    np.testing.assert_array_equal(encoder.encode(TEXTS), units if made else bare)
+    encoder.whiten(TEXTS, units=4)
+    assert encoder.encode(TEXTS, normalize=False).shape == (16, 4)
+
+
+def test_where_shapes_compile_there_are_few():
+    encoder = make_encoder()
+    texts = ["a" * size for size in range(1, 29)]
+    expected = encoder.encode(texts, batch_size=4)
+    encoder.model.jit_compile = True
+    shapes = {
+        batch_shape(encoder.model, rows, length, 4, 32)
+        for rows in (1, 4)
+        for length in range(3, 33)
+    }
+    assert shapes == {(4, 16), (4, 32)} | {(4, size) for size in bucket_lengths(32)}
+    np.testing.assert_allclose(encoder.encode(texts[:9], batch_size=4), expected[:9], atol=1e-5)
 
 
 def test_nothing_to_encode():
@@ -105,8 +134,12 @@ def test_nothing_to_encode():
 
 def test_a_text_that_is_cut_is_reported():
     encoder = make_encoder(max_length=8)
-    with pytest.warns(UserWarning, match="1 of 2 texts have more than max_length=8 tokens"):
+    with pytest.warns(UserWarning, match="1 of 2 texts have more than max_length=8 tokens") as seen:
         vectors = encoder.encode(["red car and boat", "red"])
+    assert seen[0].filename == __file__
+    with pytest.warns(UserWarning, match="1 of 1") as seen:
+        encoder.encode("red car and boat")
+    assert seen[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_allclose(vectors[0], encoder.encode("red car"), atol=1e-6)
@@ -170,6 +203,44 @@ def test_training_ranks_better(name):
     encoder.compile(**{"learning_rate": 0.01, **arguments})
     encoder.fit(examples, epochs=10, batch_size=16, verbose=0)
     assert encoder.evaluate(dev).spearman > max(before, 0.3)
+    if name == "temperature":
+        assert abs(float(arguments["head"].temperature) - 0.05) > 0.002
+
+
+def test_a_head_needs_its_loss():
+    with pytest.raises(ValueError, match="head"):
+        make_encoder().compile(head=LearnableTemperature())
+
+
+@pytest.mark.parametrize("loss", ["mse", keras.losses.MeanSquaredError()])
+def test_rows_that_fill_up_do_not_count(loss):
+    losses, pairs = {}, [*SCORED[:4], next(pair for pair in SCORED if pair[2])]
+    for batch_size in (5, 8):
+        encoder = make_encoder()
+        metric = SpearmanCorrelation(name="rank")
+        encoder.compile(
+            loss, head=PairScore(), optimizer=keras.optimizers.SGD(0.0), metrics=[metric]
+        )
+        history = encoder.fit(pairs, epochs=1, batch_size=batch_size, verbose=0)
+        losses[batch_size] = history.history["loss"][0]
+        cosines = [float(encoder.similarity([a], [b])[0, 0]) for a, b, _ in pairs]
+        labels = [score for *_, score in pairs]
+        assert history.history["rank"][0] == pytest.approx(spearman(labels, cosines), abs=1e-5)
+    expected = np.mean((np.array(cosines) - np.array(labels)) ** 2)
+    assert losses[5] == pytest.approx(expected, rel=1e-4)
+    assert losses[8] == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_optimizer_and_its_loss_scale_go_through_several_fits():
+    encoder = make_encoder(dtype="mixed_float16")
+    encoder.compile(optimizer=keras.optimizers.SGD(0.01))
+    optimizers = set()
+    for chunk_size in (None, 4, None):
+        encoder.fit(SCORED[:16], epochs=1, batch_size=8, chunk_size=chunk_size, verbose=0)
+        optimizers.add(encoder._training.trained[chunk_size].optimizer)
+    (optimizer,) = optimizers
+    steps = int(optimizer.inner_optimizer.iterations)
+    assert steps + int(optimizer.skipped_steps) == 6
 
 
 def test_bare_texts_are_their_own_positives():
@@ -206,10 +277,29 @@ def test_a_cached_batch_trains_as_the_batch_at_once():
 
 def test_the_best_epoch_is_kept():
     encoder = make_encoder()
-    encoder.compile(learning_rate=0.02)
-    history = encoder.fit(SCORED, SCORED, epochs=4, batch_size=16, verbose=0)
-    best = max(history.history["val_spearman"])
-    assert encoder.evaluate(SCORED).spearman == pytest.approx(best, abs=1e-6)
+
+    def spoil(epoch, logs):
+        if epoch == 2:
+            weights = encoder.model.get_weights()
+            random = np.random.default_rng(0)
+            encoder.model.set_weights([random.normal(size=w.shape) for w in weights])
+
+    encoder.compile(learning_rate=0.01)
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=spoil)
+    history = encoder.fit(SCORED, SCORED, epochs=3, batch_size=16, callbacks=[callback], verbose=0)
+    ranks = history.history["val_spearman"]
+    assert ranks[-1] < max(ranks) - 0.1
+    assert encoder.evaluate(SCORED).spearman == pytest.approx(max(ranks), abs=1e-6)
+
+
+def test_a_measure_that_is_not_a_number_loses_nothing():
+    encoder = make_encoder()
+    encoder.compile(learning_rate=0.01)
+    same = [("red car", "red car", 1.0), ("red car", "red car", 0.0)]
+    before = encoder.encode(TEXTS)
+    history = encoder.fit(SCORED, same, epochs=2, batch_size=16, verbose=0)
+    assert "val_spearman" not in history.history
+    assert np.abs(encoder.encode(TEXTS) - before).max() > 1e-3  # the last weights are kept
 
 
 def test_the_callback_adds_to_the_logs():
@@ -255,6 +345,8 @@ def test_one_example_is_a_batch():
         ([("red", "car"), "red"], None, "mixed"),
         ([("red", "")], None, "one-sided"),
         ([("red", "car", float("nan"))], None, "finite"),
+        (["red", " "], None, "empty"),
+        (PAIRS, [("red", "red")], "finds itself"),
         (SCORED, TEXTS, "Bare texts"),
         (SCORED, [("red", "car", 1), ("blue", "car", 1)], "all scores are equal"),
     ],
@@ -271,12 +363,15 @@ def test_fit_asks_for_compile():
         make_encoder().fit(PAIRS)
 
 
-def test_a_loss_that_is_not_finite_loses_nothing():
+@pytest.mark.parametrize(
+    "arguments", [{}, {"loss": InfoNCE(1.0, "dot"), "head": LearnableTemperature()}]
+)
+def test_a_loss_that_is_not_finite_loses_nothing(arguments):
     encoder = make_encoder()
-    encoder.compile(optimizer=keras.optimizers.SGD(1e38))
+    encoder.compile(optimizer=keras.optimizers.SGD(1e38), **arguments)
     before = encoder.encode(TEXTS)
     with pytest.raises(RuntimeError, match="Training stopped"):
-        encoder.fit(SCORED, epochs=3, batch_size=16, verbose=0)
+        encoder.fit(SCORED if not arguments else PAIRS, epochs=3, batch_size=16, verbose=0)
     np.testing.assert_array_equal(encoder.encode(TEXTS), before)
 
 

@@ -130,6 +130,20 @@ def test_evaluation_of_triplets_searches_the_negatives():
     assert math.isnan(scores.spearman) and scores.corpus == 4 + 1 + 1
 
 
+def test_the_corpus_of_an_evaluation_is_any_iterable_of_texts():
+    encoder, more = make_encoder(), ["red sky", "old sea"]
+    found = encoder.evaluate(PAIRS, corpus=(text for text in more))
+    assert found == encoder.evaluate(PAIRS, corpus=more)
+    assert found.corpus == encoder.evaluate(PAIRS).corpus + 2
+    with pytest.raises(ValueError, match="corpus='red sky'"):
+        encoder.evaluate(PAIRS, corpus="red sky")
+
+
+def test_an_array_of_texts_is_searched_as_texts():
+    hits = make_encoder().search("red car", np.array(TEXTS), k=1)
+    assert hits[0].text == "red car"
+
+
 def test_bare_texts_cannot_be_evaluated():
     with pytest.raises(ValueError, match="Bare texts"):
         make_encoder().evaluate(TEXTS)
