@@ -715,7 +715,12 @@ def test_every_serialisable_object_is_in_the_table():
     for module in pkgutil.walk_packages(keras_ext.__path__, "keras_ext."):
         import_module(module.name)
     registered = {n for n in keras.saving.get_custom_objects() if n.startswith("keras_ext>")}
-    assert registered == {f"keras_ext>{row.cls.__name__}" for row in ROWS}
+    # It is made around a user's model, which the rows of the sweep would share: its own tests save and
+    # load it, compile it and change its precision.
+    apart = {"CachedContrastiveModel"}
+    rows = {row.cls.__name__ for row in ROWS}
+    assert not rows & apart
+    assert registered == {f"keras_ext>{name}" for name in rows | apart}
 
 
 def test_every_public_class_with_a_config_is_registered():
