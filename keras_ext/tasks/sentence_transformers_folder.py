@@ -70,8 +70,10 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
     encoder = encoder_from_huggingface(base, dtype=dtype)
     settings = _read(base / "sentence_bert_config.json", {})
     if max_length is None:
-        longest = settings.get("max_seq_length") or encoder.max_sequence_length
-        max_length = min(longest, encoder.max_sequence_length)
+        # Old folders have it beside the model, new ones in the settings of the tokenizer.
+        tokens = _read(base / "tokenizer_config.json", {}).get("model_max_length")
+        longest = settings.get("max_seq_length") or tokens or encoder.max_sequence_length
+        max_length = int(min(longest, encoder.max_sequence_length))
     normalize = kinds[-1] == "Normalize"
     sentences = SentenceEncoder(
         encoder,

@@ -101,6 +101,15 @@ def test_a_projection_stands_before_the_normalisation(make_folder, activation, f
     np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("tokens", "expected"), [(9, 9), (10**30, 16), (None, 16)])
+def test_the_longest_text_of_new_folders(make_folder, tokens, expected):
+    folder, *_ = make_folder()
+    write(folder / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
+    if tokens is not None:
+        write(folder / "tokenizer_config.json", {"model_max_length": tokens})
+    assert sentence_encoder_from_huggingface(folder).settings["max_length"] == expected
+
+
 def test_the_similarity_is_taken_over(make_folder):
     folder, *_ = make_folder(settings={"similarity_fn_name": "dot"})
     assert sentence_encoder_from_huggingface(folder).settings["score"] == "dot"
