@@ -197,7 +197,7 @@ def main(words=None):
     part.add_argument("--data", nargs="+", default=["Chinese STS-B", "AFQMC"])
     part.add_argument("--rates", type=float, nargs="+", default=[1e-3])
     part.add_argument("--seed", type=int, default=0)
-    part.add_argument("--epochs", type=int, default=10)
+    part.add_argument("--epochs", type=int, default=6)
     part.add_argument("--width", type=int, default=128)
     part.add_argument("--layers", type=int, default=2)
     part.set_defaults(compare=compare_chinese)
