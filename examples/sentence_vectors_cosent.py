@@ -38,7 +38,7 @@ def arguments():
         "--encoder",
         default="minilm",
         help="a folder of sentence-transformers (a BERT), or 'scratch' for a small character model "
-        "without pretrained weights; default: the packaged MiniLM",
+        "without pretrained weights, for files larger than the project's; default: the packaged MiniLM",
     )
     parser.add_argument("--score", default="cosine", choices=["cosine", "angle"])
     parser.add_argument("--epochs", type=int, help="default: 4, from scratch 10")
