@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from memory import resident_megabytes, restart_peak
-from sts import minilm_folder
+from ner_encoder import minilm_folder
 from timing import median_times, print_table
 
 from keras_ext.data import read_pairs

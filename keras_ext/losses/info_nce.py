@@ -66,8 +66,8 @@ class InfoNCE(InBatchLoss):
     texts are nobody's negatives. Labels are group ids, any integers, -1 for none (JAX holds 32
     bits of them); `fit` without labels means that no row has a group.
 
-    The loss grows with the batch. Value and gradient need, at the peak, about three times the
-    B x B (1 + K) float32 scores.
+    The loss grows with the batch, and so does its memory: it needs the B x B (1 + K) scores in
+    float32, and temporaries of their size.
 
     Args:
         temperature: float above 0. Defaults to 0.05.

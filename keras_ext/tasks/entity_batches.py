@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_ext.data import bucket_lengths, collate, make_batches, make_windows
+from keras_ext.tasks.fitting import lengths_differ_first
 
 
 class EntityBatches(keras.utils.PyDataset):
@@ -37,14 +38,11 @@ class EntityBatches(keras.utils.PyDataset):
     def _plan(self):
         seed = None if self.seed is None else (self.seed, self.epoch)
         batches = make_batches(self.lengths, self.counts, self.batch_size, self.buckets, seed=seed)
-        # Keras on TensorFlow learns from the first two batches which dimensions vary: the length
-        # must differ there if it ever does, and the number of spans must not vary at all.
+        # One number of spans for all: the shapes of two batches cannot show that it varies as well.
         count = max((count for _, count, _ in batches), default=0)
-        self.batches = [(length, count, indices) for length, _, indices in batches]
-        for place, batch in enumerate(self.batches):
-            if batch[0] != self.batches[0][0]:
-                self.batches.insert(1, self.batches.pop(place))
-                break
+        self.batches = lengths_differ_first(
+            [(length, count, indices) for length, _, indices in batches]
+        )
 
     def __len__(self):
         return len(self.batches)

@@ -55,6 +55,23 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     return history
 
 
+def lengths_differ_first(batches):
+    """Batches in an order that shows Keras on TensorFlow that their length varies, if it does.
+
+    It learns from the first two which dimensions do.
+
+    Args:
+        batches: list of tuples that begin with the length.
+
+    Returns:
+        The list, in which the second has another length than the first, where one has.
+    """
+    for place, batch in enumerate(batches):
+        if batch[0] != batches[0][0]:
+            return [batches[0], batch, *batches[1:place], *batches[place + 1 :]]
+    return batches
+
+
 def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):
     """AdamW with a warm-up over a tenth of the steps and a cosine decay to 0 over the others.
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_ext.data import bucket_lengths, make_batches, pad_rows
+from keras_ext.tasks.fitting import lengths_differ_first
 
 
 def token_rows(tokenizer, texts, max_length):
@@ -68,12 +69,7 @@ class ExampleBatches(keras.utils.PyDataset):
         batches = make_batches(
             self.lengths, np.zeros_like(self.lengths), self.batch_size, self.buckets, seed=seed
         )
-        self.batches = [(length, indices) for length, _, indices in batches]
-        # Keras on TensorFlow learns from the first two batches which dimensions vary.
-        for place, batch in enumerate(self.batches):
-            if batch[0] != self.batches[0][0]:
-                self.batches.insert(1, self.batches.pop(place))
-                break
+        self.batches = lengths_differ_first([(length, indices) for length, _, indices in batches])
 
     def __len__(self):
         return len(self.batches)
@@ -93,30 +89,3 @@ class ExampleBatches(keras.utils.PyDataset):
     def on_epoch_end(self):
         self.epoch += 1
         self._plan()
-
-
-class Views(keras.Model):
-    """The vectors of the texts of examples, by one encoder: what is trained.
-
-    Args:
-        encoder: `keras.Model` from a dict of (rows, n) arrays to vectors (rows, d).
-        head: layer on (b, m, d), or None.
-
-    Call arguments:
-        inputs: tuple of m dicts of arrays (b, n).
-
-    Returns:
-        (b, m, d), or what the head makes of it.
-    """
-
-    def __init__(self, encoder, head=None, **kwargs):
-        super().__init__(**kwargs)
-        self.encoder = encoder
-        self.head = head
-
-    def call(self, inputs, training=None):
-        rows = keras.tree.map_structure(lambda *views: keras.ops.concatenate(views), *inputs)
-        vectors = self.encoder(rows, training=training)  # (m b, d)
-        vectors = keras.ops.reshape(vectors, (len(inputs), -1, vectors.shape[-1]))
-        vectors = keras.ops.transpose(vectors, (1, 0, 2))
-        return vectors if self.head is None else self.head(vectors)

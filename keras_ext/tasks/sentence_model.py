@@ -1,4 +1,4 @@
-"""The graph of `SentenceEncoder`: encoder, pooling, normalisation; projections put between."""
+"""The models of `SentenceEncoder`: texts to vectors, and examples of several texts to train on."""
 
 import keras
 
@@ -57,3 +57,30 @@ def _finish(vectors, normalize):
     if not normalize:
         return vectors
     return UnitNormalization(dtype="float32", name=NORMALIZATION)(vectors)
+
+
+class Views(keras.Model):
+    """The vectors of the texts of examples, by one encoder: what is trained.
+
+    Args:
+        encoder: `keras.Model` from a dict of (rows, n) arrays to vectors (rows, d).
+        head: layer on (b, m, d), or None.
+
+    Call arguments:
+        inputs: tuple of m dicts of arrays (b, n).
+
+    Returns:
+        (b, m, d), or what the head makes of it.
+    """
+
+    def __init__(self, encoder, head=None, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.head = head
+
+    def call(self, inputs, training=None):
+        rows = keras.tree.map_structure(lambda *views: keras.ops.concatenate(views), *inputs)
+        vectors = self.encoder(rows, training=training)  # (m b, d)
+        vectors = keras.ops.reshape(vectors, (len(inputs), -1, vectors.shape[-1]))
+        vectors = keras.ops.transpose(vectors, (1, 0, 2))
+        return vectors if self.head is None else self.head(vectors)

@@ -9,7 +9,8 @@ from keras_ext.data import check_examples
 from keras_ext.losses import CoSENT, InfoNCE
 from keras_ext.tasks.fitting import default_optimizer, fit_and_keep, guarded
 from keras_ext.tasks.sentence_evaluation import measures
-from keras_ext.tasks.sentence_inputs import ExampleBatches, Views, token_rows
+from keras_ext.tasks.sentence_inputs import ExampleBatches, token_rows
+from keras_ext.tasks.sentence_model import Views
 from keras_ext.training import CachedContrastiveModel
 
 
@@ -66,9 +67,9 @@ class SentenceTraining:
         """`SentenceEncoder.fit`, which describes the arguments."""
         kind, columns, labels = check_examples(examples)
         best = None if validation_examples is None else _best_by(validation_examples)
-        groups = text_groups(columns)
+        targets = text_groups(columns) if labels is None else labels
         if verbose:
-            print(_report(kind, columns, labels, groups))  # noqa: T201, the report is for the user
+            print(_report(kind, targets))  # noqa: T201, the report is for the user
         max_length = encoder.settings["max_length"]
         rows = []
         for texts in columns:
@@ -80,7 +81,7 @@ class SentenceTraining:
             rows = 2 * rows
         batches = ExampleBatches(
             rows,
-            groups if labels is None else labels,
+            targets,
             batch_size,
             max_length,
             encoder.tokenizer.pad_id,
@@ -204,22 +205,22 @@ def _best_by(examples):
     return "val_spearman"
 
 
-def _report(kind, columns, labels, groups):
-    """What there is to learn from, in a line or two."""
+def _report(kind, targets):
+    """What there is to learn from, in a line: `targets` are scores, or the groups of examples."""
     names = {"texts": "bare texts", "pairs": "pairs", "tuples": "tuples", "scored": "scored pairs"}
-    line = f"training data: {len(columns[0])} {names[kind]}"
-    if labels is not None:
-        line += f", scores {labels.min():g} to {labels.max():g}"
-        if labels.min() == labels.max():
+    line = f"training data: {len(targets)} {names[kind]}"
+    if kind == "scored":
+        line += f", scores {targets.min():g} to {targets.max():g}"
+        if targets.min() == targets.max():
             line += ": all equal, so that there is nothing to rank"
         return line
-    shared = groups[groups >= 0]
+    shared = targets[targets >= 0]
     if len(shared):
         largest = max(Counter(shared.tolist()).values())
         line += (
             f", {len(shared)} of which share a text with others (at most {largest} in a group) and "
             "are no negatives of each other"
         )
-        if largest == len(groups):
+        if largest == len(targets):
             line += ": nothing is left to tell apart"
     return line

