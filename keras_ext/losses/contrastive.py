@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_ext.ops import dot_scores, mask_scores, unit_vectors
+from keras_ext.losses.share_of_replica import share_of_replica
+from keras_ext.ops import dot_scores, gather_over_replicas, mask_scores, unit_vectors
 
 NO_GROUP = -1
 ABSENT = -2
@@ -123,10 +124,12 @@ class InBatchLoss(keras.losses.Loss):
         self.symmetric = symmetric
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        # Keras casts labels to float32, where ids above 2**24 become one another.
+        y_true, y_pred, sample_weight = gather_over_replicas((y_true, y_pred, sample_weight))
         if y_true is None:
             y_true = no_groups(y_pred)
-        return super().__call__(group_ranks(y_true, sample_weight), y_pred, sample_weight)
+        # Keras casts labels to float32, where ids above 2**24 become one another.
+        loss = super().__call__(group_ranks(y_true, sample_weight), y_pred, sample_weight)
+        return share_of_replica(loss, self.reduction)
 
     def get_config(self):
         return {

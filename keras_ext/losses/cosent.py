@@ -2,7 +2,8 @@ import keras
 from keras import ops
 
 from keras_ext.losses.ranking import present_rows, ranking_logsumexp
-from keras_ext.ops import score_function
+from keras_ext.losses.share_of_replica import share_of_replica
+from keras_ext.ops import gather_over_replicas, score_function
 
 LAYOUTS = ("interleaved", "pairs")
 
@@ -35,7 +36,7 @@ class CoSENT(keras.losses.Loss):
     What a loss of the whole batch entails:
 
     - It grows with the batch: compare validation losses only at one batch size.
-    - Under `tf.distribute` pairs are compared within a replica only; replicas are averaged.
+    - Under `tf.distribute` the vectors of all replicas are gathered: the loss is that of one device.
     - Accumulating gradients over small batches is not the large batch, since pairs of different
       batches are not compared; `CachedContrastiveModel` is.
 
@@ -83,10 +84,11 @@ class CoSENT(keras.losses.Loss):
         self.score_function = score_function(score)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        y_true, y_pred, sample_weight = gather_over_replicas((y_true, y_pred, sample_weight))
         # A weight is no factor of the loss: it goes in with the labels.
         if sample_weight is not None:
             y_true = (y_true, sample_weight)
-        return super().__call__(y_true, y_pred)
+        return share_of_replica(super().__call__(y_true, y_pred), self.reduction)
 
     def call(self, y_true, y_pred):
         """The loss, (1,). `y_true` is the labels, or a tuple of labels and weights."""

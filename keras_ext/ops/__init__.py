@@ -16,6 +16,7 @@ from keras_ext.ops.masking import (
     masked_softmax,
 )
 from keras_ext.ops.pooling import pool
+from keras_ext.ops.replicas import gather_over_replicas, replica_count
 from keras_ext.ops.rotary import apply_rotary, rotary_angles
 from keras_ext.ops.similarity import (
     angle_scores,
@@ -52,6 +53,7 @@ __all__ = [
     "first_occurrences",
     "float32_factors",
     "float32_scores",
+    "gather_over_replicas",
     "get_attention_scale",
     "is_masked",
     "mask_labels",
@@ -62,6 +64,7 @@ __all__ = [
     "normalize_attention",
     "pool",
     "rotary_angles",
+    "replica_count",
     "score_function",
     "span_labels",
     "split_factors",

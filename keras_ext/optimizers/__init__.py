@@ -6,7 +6,9 @@ from keras_ext.optimizers.lookahead import Lookahead
 from keras_ext.optimizers.non_finite_guard import NonFiniteGuard
 from keras_ext.optimizers.parameterwise_lr import ParameterwiseLR
 from keras_ext.optimizers.piecewise_linear import PiecewiseLinear
+from keras_ext.optimizers.summed_gradients import SummedGradients
 from keras_ext.optimizers.tiger import Tiger
+from keras_ext.optimizers.warmup_cosine import WarmupCosine
 
 __all__ = [
     "GradientAccumulation",
@@ -16,6 +18,8 @@ __all__ = [
     "NonFiniteGuard",
     "ParameterwiseLR",
     "PiecewiseLinear",
+    "SummedGradients",
     "Tiger",
+    "WarmupCosine",
     "layerwise_decay",
 ]

@@ -8,6 +8,8 @@ TensorFlow is imported only where there can be several replicas.
 import keras
 from keras import ops
 
+from keras_ext.ops import replica_count
+
 
 def run_if(condition, function, gradients, variables):
     """Calls `function(gradients)` where a condition holds, else does nothing.
@@ -108,39 +110,13 @@ def on_all_replicas(optimizer, function):
 
 def replicas():
     """The number of replicas that take part in this step."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    if context is None:
+    count = replica_count()
+    if count is None:
         raise ValueError(
             "An optimizer is applied on each replica: call it inside `strategy.run`. "
             "Received: a call in the context of all replicas"
         )
-    count = context.num_replicas_in_sync
-    if count > 1 and _compiled_by_xla():
-        raise ValueError(
-            "XLA cannot compile a training step on several replicas: pass jit_compile=False to "
-            "`compile`, or train on one device (TPUs with several cores: on JAX). "
-            f"Received: {count} replicas with jit_compile=True"
-        )
     return count
-
-
-def _compiled_by_xla():
-    """Whether what is traced now will be compiled by XLA."""
-    import tensorflow as tf
-
-    graph = tf.compat.v1.get_default_graph()
-    while graph is not None:
-        context = graph._get_control_flow_context()
-        while context is not None:
-            if context.IsXLAContext():
-                return True
-            context = context.outer_context
-        graph = getattr(graph, "outer_graph", None)
-    return False
 
 
 def values_of(gradient):

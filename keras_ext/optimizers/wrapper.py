@@ -13,6 +13,7 @@ ORDER = (
     "GuardedLossScale",
     "NonFiniteGuard",
     "GradientAccumulation",
+    "SummedGradients",
     "Lookahead",
     "LayerAdaptation",
     "ParameterwiseLR",

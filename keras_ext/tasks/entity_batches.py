@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_ext.data import bucket_lengths, collate, make_batches, make_windows
-from keras_ext.tasks.fitting import lengths_differ_first
+from keras_ext.tasks.fitting import lengths_differ_first, numeric_mask
 
 
 class EntityBatches(keras.utils.PyDataset):
@@ -18,14 +18,16 @@ class EntityBatches(keras.utils.PyDataset):
         max_length: int, tokens of the largest batch.
         pad_id: int, id of the padding token.
         seed: int that shuffles, anew in every epoch; None keeps the order of files.
+        replicas: int, devices that share a batch; as many rows are added as make it divisible.
         **kwargs: `workers` and others of `keras.utils.PyDataset`.
     """
 
-    def __init__(self, windows, spans, batch_size, max_length, pad_id, seed=None, **kwargs):
+    def __init__(self, windows, spans, batch_size, max_length, pad_id, seed=None, replicas=1, **kwargs):
         super().__init__(**kwargs)
         self.windows = windows
         self.spans = spans
         self.batch_size = batch_size
+        self.rows = -(-batch_size // replicas) * replicas
         self.pad_id = pad_id
         self.seed = seed
         self.epoch = 0
@@ -49,9 +51,10 @@ class EntityBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         length, count, indices = self.batches[index]
-        return collate(
-            self.windows, self.spans, indices, self.batch_size, length, count, self.pad_id
+        inputs, *others = collate(
+            self.windows, self.spans, indices, self.rows, length, count, self.pad_id
         )
+        return numeric_mask(inputs), *others
 
     def on_epoch_end(self):
         self.epoch += 1

@@ -1,8 +1,10 @@
 """What `EntityRecognizer.fit` adds to Keras' training: records as batches, a report, the F1."""
 
 from keras_ext.data import check_records, plan, validate
+from keras_ext.tasks.compilation import Compilations, replicas_of
 from keras_ext.tasks.entity_batches import EntityBatches
-from keras_ext.tasks.fitting import default_optimizer, fit_and_keep, guarded
+from keras_ext.tasks.fitting import fit_and_keep
+from keras_ext.tasks.mean_over_examples import mean_over_examples
 
 
 class Training:
@@ -11,8 +13,8 @@ class Training:
     Args:
         model: the `keras.Model`.
         loss: its loss.
-        optimizer: a Keras optimizer or its name, or None for a new default one in each `fit`.
-        default: dict of the arguments of `default_optimizer`, save the steps.
+        optimizer: a Keras optimizer or its name, or None for a default one.
+        default: dict of the arguments of `default_optimizer`.
         arguments: dict of other arguments of `keras.Model.compile`.
 
     Raises:
@@ -23,16 +25,10 @@ class Training:
         fixed = {"loss", "loss_weights"} & set(arguments)
         if fixed:
             raise ValueError(f"The head determines the loss. Received: {sorted(fixed)}")
-        self.default = default if optimizer is None else None
-        self.arguments = {"loss": loss, **arguments}
+        self.compilations = Compilations(optimizer, default, arguments)
+        self.loss = mean_over_examples(loss)
         if optimizer is not None:
-            self.compile(model, optimizer)
-
-    def compile(self, model, optimizer):
-        """Compiles the model with an optimizer."""
-        if self.arguments.get("auto_scale_loss", True):
-            optimizer = guarded(optimizer, model)
-        model.compile(optimizer=optimizer, **self.arguments)
+            self.compilations.get(model, self.loss)
 
     def fit(
         self,
@@ -61,9 +57,17 @@ class Training:
             raise ValueError(
                 f"There is no text to train on: all texts are empty. Received: {len(records)=}"
             )
-        batches = EntityBatches(windows, spans, batch_size, max_length, tokenizer.pad_id, seed=seed)
-        if self.default is not None:
-            self.compile(model, default_optimizer(epochs * len(batches), **self.default))
+        batches = EntityBatches(
+            windows,
+            spans,
+            batch_size,
+            max_length,
+            tokenizer.pad_id,
+            seed=seed,
+            replicas=replicas_of(model),
+        )
+        compilation = self.compilations.get(model, self.loss, callbacks)
+        compilation.begin(epochs * len(batches))
         if validation_records is not None:
             check_records(validation_records, "validation_records")
             report = validate(validation_records, tokenizer, recognizer.labels, max_length, stride)

@@ -1,12 +1,15 @@
-"""What the tasks add to Keras' `fit`: an optimizer, a guard, and the best weights kept."""
+"""What the tasks add to Keras' `fit`: a watch on the optimizer, and the best weights kept."""
 
 import math
 
 import keras
-import numpy as np
+from keras import ops
 
-from keras_ext.optimizers import GuardedLossScale
-from keras_ext.training import CompileCounter, OptimizerMonitor
+from keras_ext.training import CompileCounter, KeepFreedMemory, OptimizerMonitor
+from keras_ext.training.optimizer_monitor import nested
+
+# What an optimizer has that `OptimizerMonitor` looks at.
+WATCHED = ("skipped_steps", "flush", "position")
 
 
 def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
@@ -35,24 +38,35 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     for callback in callbacks or []:
         if isinstance(callback, CompileCounter):
             batches = callback.watch(batches)
-    keep = KeepBest(model, measure, best)
-    optimizer = model.optimizer
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    # Averaged weights are put in place before they are measured, and taken out after it.
-    swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if optimizer.use_ema else []
+    swaps, callbacks = _partition(callbacks or [], keras.callbacks.SwapEMAWeights)
+    optimizers = list(nested(model.optimizer))
+    watched = any(hasattr(each, name) for each in optimizers for name in WATCHED)
+    if not swaps and any(each.use_ema for each in optimizers):
+        # Averaged weights are put in place before they are measured, and taken out after it.
+        swaps = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    keep = KeepBest(model, measure, best, checks=not watched)
+    memory = KeepFreedMemory()
     check = keras.callbacks.LambdaCallback(on_epoch_end=keep.check)
-    callbacks = [check, OptimizerMonitor(), *swap, keep, *(callbacks or [])]
+    # The monitor waits for the device after each batch: only where there is something to see.
+    callbacks = [check, *[OptimizerMonitor()] * watched, *swaps, keep, memory, *callbacks]
     try:
         history = model.fit(
             batches, epochs=epochs, callbacks=callbacks, verbose=verbose, shuffle=False
         )
     except BaseException:  # an interruption by the user loses nothing, either
         keep.restore()
+        memory.on_train_end()
         raise
     if measure is not None:
         keep.restore()
     return history
+
+
+def _partition(callbacks, kind):
+    """The callbacks of a kind, and the others."""
+    return [c for c in callbacks if isinstance(c, kind)], [
+        c for c in callbacks if not isinstance(c, kind)
+    ]
 
 
 def lengths_differ_first(batches):
@@ -72,51 +86,13 @@ def lengths_differ_first(batches):
     return batches
 
 
-def default_optimizer(steps, learning_rate, weight_decay, ema_momentum):
-    """AdamW with a warm-up over a tenth of the steps and a cosine decay to 0 over the others.
+def numeric_mask(inputs):
+    """The inputs of an encoder with a padding mask of integers.
 
-    Args:
-        steps: int, optimizer steps of the whole training.
-        learning_rate: float, the peak.
-        weight_decay: float, not for biases, normalisation and temperatures.
-        ema_momentum: float of the average of weights, or None for no average.
-
-    Returns:
-        A `keras.optimizers.AdamW`.
+    Keras on TensorFlow takes the mean of the batches of several replicas to see their shapes, and
+    booleans have none. The model makes a boolean mask of it again.
     """
-    warmup = max(steps // 10, 1)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(steps - warmup, 1), warmup_target=learning_rate, warmup_steps=warmup
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule,
-        weight_decay=weight_decay,
-        clipnorm=1.0,
-        use_ema=ema_momentum is not None,
-        ema_momentum=0.99 if ema_momentum is None else ema_momentum,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "log_scale"])
-    return optimizer
-
-
-def guarded(optimizer, model):
-    """The optimizer, in a `GuardedLossScale` where a layer of the model computes in float16.
-
-    Keras scales the loss itself only where float16 is the policy of the model object, not that of
-    its layers. Without scaling, small gradients vanish in float16.
-
-    Args:
-        optimizer: a Keras optimizer or its name. One with loss scaling, of Keras too, stays as it
-            is.
-        model: a `keras.Model`.
-
-    Returns:
-        A Keras optimizer.
-    """
-    optimizer = keras.optimizers.get(optimizer)
-    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
-    return GuardedLossScale(optimizer) if half and not scaled else optimizer
+    return {**inputs, "padding_mask": inputs["padding_mask"].astype("int32")}
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -129,14 +105,16 @@ class KeepBest(keras.callbacks.Callback):
         trained: the `keras.Model` that is trained.
         measure: as in `fit_and_keep`.
         best: likewise.
+        checks: bool, whether weights are checked here: an `OptimizerMonitor` does so, too.
     """
 
-    def __init__(self, trained, measure, best):
+    def __init__(self, trained, measure, best, checks):
         super().__init__()
         self.trained = trained
         self.measure = measure
         self.best = best
-        self.highest, self.weights = -math.inf, trained.get_weights()
+        self.checks = checks
+        self.highest, self.weights = -math.inf, None
 
     def check(self, epoch, logs):
         """Ends training, before anything else at the end of an epoch, if it is not finite.
@@ -144,16 +122,20 @@ class KeepBest(keras.callbacks.Callback):
         Raises:
             RuntimeError: if a weight is not finite; or the loss, where no guard skipped the batch.
         """
-        loss, weights = logs.get("loss", 0.0), self.trained.get_weights()
+        loss = logs.get("loss", 0.0)
         skipped = getattr(self.trained.optimizer, "skipped_steps", None)
-        if skipped is not None and keras.ops.convert_to_numpy(skipped) > 0:
+        if skipped is not None and ops.convert_to_numpy(skipped) > 0:
             loss = 0.0  # one batch that was skipped makes the mean NaN
-        if not math.isfinite(loss) or not all(np.isfinite(w).all() for w in weights):
+        if not math.isfinite(loss) or (self.checks and not all_finite(self.trained.weights)):
             raise RuntimeError(
                 f"Training stopped: the loss of epoch {epoch + 1} is {loss}, or weights are not "
                 "finite after it. The best weights from before this epoch are restored. A lower "
                 "learning rate, or float32 instead of mixed_float16, usually helps."
             )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.weights is None:  # not before: callbacks may have loaded others
+            self.weights = self.trained.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):
         logs, weights = {} if logs is None else logs, self.trained.get_weights()
@@ -169,4 +151,11 @@ class KeepBest(keras.callbacks.Callback):
 
     def restore(self):
         """Puts the kept weights into the model."""
-        self.trained.set_weights(self.weights)
+        if self.weights is not None:
+            self.trained.set_weights(self.weights)
+
+
+def all_finite(variables):
+    """Whether all values of all variables of floats are finite; looked at where they are."""
+    finite = [ops.all(ops.isfinite(v)) for v in variables if "float" in v.dtype]
+    return bool(ops.all(ops.stack(finite)))

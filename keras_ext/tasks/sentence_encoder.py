@@ -96,7 +96,11 @@ class SentenceEncoder:
             ema_momentum: float or None.
             **kwargs: other arguments of `keras.Model.compile`, such as `jit_compile`.
         """
-        default = (learning_rate, weight_decay, ema_momentum)
+        default = {
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "ema_momentum": ema_momentum,
+        }
         self._training = SentenceTraining(self.model, loss, head, optimizer, default, kwargs)
 
     def fit(

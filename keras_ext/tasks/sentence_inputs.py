@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_ext.data import bucket_lengths, make_batches, pad_rows
-from keras_ext.tasks.fitting import lengths_differ_first
+from keras_ext.tasks.fitting import lengths_differ_first, numeric_mask
 
 
 def token_rows(tokenizer, texts, max_length):
@@ -49,14 +49,16 @@ class ExampleBatches(keras.utils.PyDataset):
         max_length: int, tokens of the longest row.
         pad_id: int, id of the padding token.
         seed: int that shuffles, anew in every epoch; None keeps the order.
+        replicas: int, devices that share a batch; as many rows are added as make it divisible.
         **kwargs: `workers` and others of `keras.utils.PyDataset`.
     """
 
-    def __init__(self, columns, targets, batch_size, max_length, pad_id, seed=None, **kwargs):
+    def __init__(self, columns, targets, batch_size, max_length, pad_id, seed=None, replicas=1, **kwargs):
         super().__init__(**kwargs)
         self.columns = columns
         self.targets = targets
         self.batch_size = batch_size
+        self.rows = -(-batch_size // replicas) * replicas
         self.pad_id = pad_id
         self.seed = seed
         self.epoch = 0
@@ -77,12 +79,12 @@ class ExampleBatches(keras.utils.PyDataset):
     def __getitem__(self, index):
         length, indices = self.batches[index]
         views = tuple(
-            pad_rows([column[i] for i in indices], self.batch_size, length, self.pad_id)
+            numeric_mask(pad_rows([column[i] for i in indices], self.rows, length, self.pad_id))
             for column in self.columns
         )
-        targets = np.zeros(self.batch_size, self.targets.dtype)
+        targets = np.zeros((self.rows, *self.targets.shape[1:]), self.targets.dtype)
         targets[: len(indices)] = self.targets[indices]
-        weights = np.zeros(self.batch_size, "float32")
+        weights = np.zeros(self.rows, "float32")
         weights[: len(indices)] = 1.0
         return views, targets, weights
 

@@ -59,6 +59,7 @@ def _finish(vectors, normalize):
     return UnitNormalization(dtype="float32", name=NORMALIZATION)(vectors)
 
 
+@keras.saving.register_keras_serializable(package="keras_ext")
 class Views(keras.Model):
     """The vectors of the texts of examples, by one encoder: what is trained.
 
@@ -77,6 +78,7 @@ class Views(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.head = head
+        self.built = True  # the parts are; callbacks ask for it
 
     def call(self, inputs, training=None):
         rows = keras.tree.map_structure(lambda *views: keras.ops.concatenate(views), *inputs)
@@ -84,3 +86,18 @@ class Views(keras.Model):
         vectors = keras.ops.reshape(vectors, (len(inputs), -1, vectors.shape[-1]))
         vectors = keras.ops.transpose(vectors, (1, 0, 2))
         return vectors if self.head is None else self.head(vectors)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "head": keras.saving.serialize_keras_object(self.head),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in ("encoder", "head")
+        }
+        return super().from_config({**config, **parts}, custom_objects)

@@ -7,7 +7,9 @@ import numpy as np
 
 from keras_ext.data import check_examples
 from keras_ext.losses import CoSENT, InfoNCE
-from keras_ext.tasks.fitting import default_optimizer, fit_and_keep, guarded
+from keras_ext.tasks.compilation import Compilations, guarded, replicas_of, strategy_scope
+from keras_ext.tasks.fitting import fit_and_keep
+from keras_ext.tasks.mean_over_examples import mean_over_examples
 from keras_ext.tasks.sentence_evaluation import measures
 from keras_ext.tasks.sentence_inputs import ExampleBatches, token_rows
 from keras_ext.tasks.sentence_model import Views
@@ -22,7 +24,7 @@ class SentenceTraining:
         loss: Keras loss or its name, or None.
         head: layer, or None.
         optimizer: a Keras optimizer or its name, or None for a new default one in each `fit`.
-        default: the arguments of `default_optimizer` after the steps.
+        default: dict of the arguments of `default_optimizer`.
         arguments: dict of other arguments of `keras.Model.compile`.
     """
 
@@ -36,21 +38,19 @@ class SentenceTraining:
         self.model = model
         self.loss = None if loss is None else mean_over_examples(loss)
         self.head = head
-        self.default = default
-        self.scaled = arguments.get("auto_scale_loss", True)
-        # Once, so that the loss scale is kept from one `fit` to the next.
-        self.optimizer = None if optimizer is None else self._guarded(optimizer)
         # The rows that fill up a batch must not count in metrics, either.
         metrics = [
             *_as_list(arguments.get("metrics")),
             *_as_list(arguments.get("weighted_metrics")),
         ]
-        self.arguments = {**arguments, "metrics": None, "weighted_metrics": metrics or None}
-        self.trained = {}  # by chunk_size: the model that is trained
-
-    def _guarded(self, optimizer):
-        optimizer = keras.optimizers.get(optimizer)
-        return guarded(optimizer, self.model) if self.scaled else optimizer
+        arguments = {**arguments, "metrics": None, "weighted_metrics": metrics or None}
+        if optimizer is not None:
+            # Once, so that the loss scale is kept from one model that is trained to the next.
+            optimizer = keras.optimizers.get(optimizer)
+            if arguments.get("auto_scale_loss", True):
+                optimizer = guarded(optimizer, model)
+        self.compilations = Compilations(optimizer, default, arguments)
+        self.trained = {}  # by chunk_size and kind of loss: the model that is trained
 
     def fit(
         self,
@@ -86,11 +86,12 @@ class SentenceTraining:
             max_length,
             encoder.tokenizer.pad_id,
             seed=seed,
+            replicas=replicas_of(self.model),
         )
-        if self.head is not None and not self.head.built:
-            # Before the first batch, so that its weights are among those that can be restored.
-            self.head.build((None, len(rows), self.model.output.shape[-1]))
-        model = self._compiled(encoder, labels is not None, chunk_size, epochs * len(batches))
+        scored = labels is not None
+        model = self._trained(chunk_size, scored, texts=len(rows))
+        loss = default_loss(scored, encoder.settings["score"]) if self.loss is None else self.loss
+        self.compilations.get(model, loss, callbacks).begin(epochs * len(batches))
 
         def measure():
             scores = encoder.evaluate(validation_examples, batch_size=2 * batch_size)
@@ -99,50 +100,21 @@ class SentenceTraining:
         measured = None if best is None else measure
         return fit_and_keep(model, batches, epochs, callbacks, verbose, measured, best)
 
-    def _compiled(self, encoder, scored, chunk_size, steps):
-        """The model that is trained: vectors of examples, with the head."""
-        if chunk_size not in self.trained:
-            if chunk_size is None:
-                self.trained[chunk_size] = Views(self.model, self.head)
-            else:
-                self.trained[chunk_size] = CachedContrastiveModel(
-                    self.model, chunk_size, head=self.head
-                )
-        model = self.trained[chunk_size]
-        optimizer = self.optimizer
-        if optimizer is None:
-            optimizer = self._guarded(default_optimizer(steps, *self.default))
-        loss = self.loss
-        if loss is None:
-            loss = default_loss(scored, encoder.settings["score"])
-        model.compile(**{"optimizer": optimizer, "loss": loss, **self.arguments})
-        return model
-
-
-class MeanOverExamples(keras.losses.Loss):
-    """A loss of rows whose mean leaves out the rows that fill up a batch.
-
-    Args:
-        function: `(y_true, y_pred) -> (b,)`.
-    """
-
-    def __init__(self, function):
-        super().__init__(reduction="mean_with_sample_weight")
-        self.function = function
-
-    def call(self, y_true, y_pred):
-        if len(y_pred.shape) == len(y_true.shape) + 1 and y_pred.shape[-1] == 1:
-            y_true = keras.ops.expand_dims(y_true, -1)  # else the two would broadcast to (b, b)
-        return self.function(y_true, y_pred)
-
-
-def mean_over_examples(loss):
-    """A loss or its name as a loss whose mean is over the examples of a batch, not its rows."""
-    loss = keras.losses.get(loss)
-    if not isinstance(loss, keras.losses.Loss):
-        return MeanOverExamples(loss)
-    whole = type(loss).__call__ is not keras.losses.Loss.__call__  # it takes care of weights itself
-    return loss if whole or loss.reduction != "sum_over_batch_size" else MeanOverExamples(loss.call)
+    def _trained(self, chunk_size, scored, texts):
+        """The model that is trained: the vectors of examples of some texts, with the head."""
+        if (chunk_size, scored) not in self.trained:
+            with strategy_scope(self.model):
+                if self.head is not None and not self.head.built:
+                    # Before the first batch, so that its weights can be restored.
+                    self.head.build((None, texts, self.model.output.shape[-1]))
+                if chunk_size is None:
+                    model = Views(self.model, self.head)
+                else:
+                    model = CachedContrastiveModel(self.model, chunk_size, head=self.head)
+                    shapes = {name: each.shape for name, each in self.model.input.items()}
+                    model.build([shapes] * texts)
+            self.trained[chunk_size, scored] = model
+        return self.trained[chunk_size, scored]
 
 
 def _as_list(metrics):

@@ -1,0 +1,171 @@
+"""How a task compiles what it trains: where, with which optimizer, and once for all its fits."""
+
+import contextlib
+
+import keras
+
+from keras_ext.optimizers import GuardedLossScale, SummedGradients, WarmupCosine
+from keras_ext.optimizers.adjusted_update import innermost
+
+# Callbacks that set the learning rate, which a schedule would not let them.
+RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+
+
+class Compilations:
+    """What a task trains, compiled as its `compile` says: once for all fits that it suits.
+
+    Args:
+        optimizer: a Keras optimizer or its name, or None for a default one.
+        default: dict of the arguments of `default_optimizer`.
+        arguments: dict of other arguments of `keras.Model.compile`.
+    """
+
+    def __init__(self, optimizer, default, arguments):
+        self.optimizer, self.default, self.arguments = optimizer, default, arguments
+        self.last = {}  # by the id of the model
+
+    def get(self, model, loss, callbacks=()):
+        """The `Compilation` of a model for a fit with these callbacks."""
+        scheduled = not any(isinstance(callback, RATE_SETTERS) for callback in callbacks or ())
+        last = self.last.get(id(model))
+        if last is None or not last.suits(scheduled):
+            last = Compilation(model, loss, self.optimizer, self.default, self.arguments, scheduled)
+            self.last[id(model)] = last
+        return last
+
+
+class Compilation:
+    """A model, compiled for a task.
+
+    Args:
+        model: `keras.Model` whose weights exist.
+        loss: its loss.
+        optimizer: a Keras optimizer or its name, or None for a default one.
+        default: dict of the arguments of `default_optimizer`.
+        arguments: dict of other arguments of `keras.Model.compile`.
+        scheduled: bool, whether the rate of a default optimizer follows a schedule.
+    """
+
+    def __init__(self, model, loss, optimizer, default, arguments, scheduled):
+        self.model = model
+        self.trained = [variable.path for variable in model.trainable_variables]
+        self.rate = None if optimizer is not None else default["learning_rate"]
+        self.schedule = None
+        with strategy_scope(model):
+            if optimizer is None:
+                if scheduled:
+                    self.schedule = WarmupCosine(self.rate, steps=1)
+                rate = self.schedule or self.rate
+                optimizer = default_optimizer(**{**default, "learning_rate": rate})
+            optimizer = _of_its_strategy(keras.optimizers.get(optimizer), model)
+            if arguments.get("auto_scale_loss", True):
+                optimizer = guarded(optimizer, model)
+            model.compile(**{"optimizer": optimizer, "loss": loss, **arguments})
+
+    def suits(self, scheduled):
+        """Whether it can be used again: by a default optimizer, that of these weights and rate."""
+        same = self.trained == [variable.path for variable in self.model.trainable_variables]
+        return self.rate is None or (same and scheduled == (self.schedule is not None))
+
+    def begin(self, steps):
+        """Makes the optimizer ready for a fit of `steps` updates: a default one begins anew."""
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            # Variables that the first step makes would cost a second trace of it.
+            with strategy_scope(self.model):
+                optimizer.build(self.model.trainable_variables)
+        elif self.rate is not None:
+            for variable in innermost(optimizer).variables:
+                variable.assign(keras.ops.zeros_like(variable))
+        if self.schedule is not None and self.schedule.steps != steps:
+            self.schedule.steps = steps
+            if keras.backend.backend() != "tensorflow":
+                self.model.make_train_function(force=True)
+        elif self.rate is not None and self.schedule is None:
+            optimizer.learning_rate = self.rate
+
+
+def default_optimizer(learning_rate, weight_decay, ema_momentum):
+    """AdamW, the norm of all gradients clipped to 1.
+
+    Args:
+        learning_rate: float or schedule.
+        weight_decay: float, not for biases, normalisation and temperatures.
+        ema_momentum: float of the average of weights, or None for no average.
+
+    Returns:
+        A `keras.optimizers.AdamW` in `SummedGradients`, so that the norm is that of the batch.
+    """
+    optimizer = keras.optimizers.AdamW(
+        learning_rate,
+        weight_decay=weight_decay,
+        global_clipnorm=1.0,
+        use_ema=ema_momentum is not None,
+        ema_momentum=0.99 if ema_momentum is None else ema_momentum,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "log_scale"])
+    return SummedGradients(optimizer)
+
+
+def guarded(optimizer, model):
+    """The optimizer, in a `GuardedLossScale` where a layer of the model computes in float16.
+
+    Keras scales the loss itself only where float16 is the policy of the model object, not that of
+    its layers. Without scaling, small gradients vanish in float16.
+
+    Args:
+        optimizer: a Keras optimizer. One with loss scaling, of Keras too, stays as it is.
+        model: a `keras.Model`.
+
+    Returns:
+        A Keras optimizer.
+    """
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+    return GuardedLossScale(optimizer) if half and not scaled else optimizer
+
+
+def strategy_scope(model):
+    """The scope of the `tf.distribute` strategy that a model was made under.
+
+    Raises:
+        ValueError: inside the scope of another strategy than that of the weights.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    strategy = model.distribute_strategy
+    foreign = [
+        variable.path
+        for variable in model.variables
+        if not strategy.extended.variable_created_in_scope(variable.value)
+    ]
+    if foreign:
+        raise ValueError(
+            "A strategy trains weights that were made in its scope. Expected the encoder and the "
+            "task to be made, or loaded, inside of `with strategy.scope():`. "
+            f"Received: {type(strategy).__name__}, {len(foreign)} weights from elsewhere, such as "
+            f"{foreign[0]!r}"
+        )
+    return strategy.scope()
+
+
+def replicas_of(model):
+    """The number of replicas that a model is trained on."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    return model.distribute_strategy.num_replicas_in_sync
+
+
+def _of_its_strategy(optimizer, model):
+    """The optimizer, made anew under the strategy of the model if it was made elsewhere."""
+    if keras.backend.backend() != "tensorflow":
+        return optimizer
+    if optimizer._distribution_strategy is model.distribute_strategy:
+        return optimizer
+    if optimizer.built:
+        raise ValueError(
+            "The optimizer has slots that were made outside of the strategy that trains the model. "
+            "Expected a new optimizer, or its name. "
+            f"Received: {optimizer!r}, {type(model.distribute_strategy).__name__}"
+        )
+    return keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
