@@ -4,24 +4,29 @@ import hashlib
 import json
 import os
 import platform
-import shutil
-import tempfile
+import time
 from pathlib import Path
 
 import keras
 
+from keras_ext.data import Tokenizer
+from keras_ext.tasks.replaced_files import REPLACED, WRITTEN, leftovers, replaced_files
+
 FORMAT = "keras_ext bundle"
 FORMAT_VERSION = 1
 MODEL, TOKENIZER, CONFIG = "model.keras", "tokenizer.json", "config.json"
+FILES = (MODEL, TOKENIZER, CONFIG)
 
 
 def save_bundle(folder, task, version, **description):
     """Writes `model.keras`, `tokenizer.json` and `config.json` into a folder.
 
-    The folder appears when all files are complete; a bundle that it held before is replaced then.
+    The files appear when all are complete; a bundle that was there before is replaced then. After
+    an error all is as it was. Only the network is kept, without optimizer and loss.
 
     Args:
-        folder: path of the folder. One that exists must be empty or hold a bundle.
+        folder: path of the folder. One that exists must be empty or hold a bundle. A link is
+            followed, a leading `~` is the home folder, folders above it are made.
         task: the task, an object with `model` (a `keras.Model`), `tokenizer` (with `save(path)`)
             and `settings` (a dict of plain values).
         version: version of keras_ext.
@@ -29,17 +34,18 @@ def save_bundle(folder, task, version, **description):
 
     Raises:
         ValueError: if the folder holds anything else.
+        OSError: naming the folder, if it cannot be written, or if another process saves into it.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(os.path.expanduser(folder)))
     if folder.exists() and not (folder.is_dir() and _can_be_replaced(folder)):
         raise ValueError(
             "A bundle replaces only an empty folder or another bundle, and this path holds "
             f"something else. Received: folder={str(folder)!r}"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        task.model.save(new / MODEL, include_optimizer=False)
+    # Of a compiled model Keras writes the optimizer, too; `include_optimizer` is for HDF5 only.
+    model = keras.Model(task.model.input, task.model.output, name=task.model.name)
+    with replaced_files(folder, FILES) as new:
+        model.save(new / MODEL)
         task.tokenizer.save(new / TOKENIZER)
         config = {
             "format": FORMAT,
@@ -58,21 +64,10 @@ def save_bundle(folder, task, version, **description):
         config["sha256"][CONFIG] = _config_sha256(config)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (new / CONFIG).write_text(text, encoding="utf-8")
-        new.chmod(0o755)
-        if folder.exists():
-            old = new.with_name(f"{new.name}-replaced")
-            folder.rename(old)
-            new.rename(folder)
-            shutil.rmtree(old)
-        else:
-            new.rename(folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
 
 
 def load_bundle(folder, task, *description):
-    """Reads and checks a bundle's description.
+    """Reads a bundle; anew, where another process replaces it meanwhile.
 
     Args:
         folder: path of the folder.
@@ -80,13 +75,42 @@ def load_bundle(folder, task, *description):
         *description: names that `config.json` must hold beside the settings.
 
     Returns:
-        The dict of `config.json`, and the paths of the model and of the tokenizer.
+        The dict of `config.json`, the `keras.Model`, not compiled, and the `data.Tokenizer`.
 
     Raises:
         ValueError: if the folder is not a bundle, is of another task or a newer format, or if a
-            file is missing or differs from the one that was saved.
+            file is missing or differs from the one that was saved. Where a save was cut short, the
+            message names the whole bundles that are left.
     """
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
+    fault = ValueError(f"The bundle changes all the time. Received: folder={str(folder)!r}")
+    for _ in range(10):
+        found = _identities(folder)
+        try:
+            config = _check(folder, task, description)
+            tokenizer = Tokenizer.from_file(folder / TOKENIZER)
+            model = keras.models.load_model(folder / MODEL, compile=False)
+        except Exception as error:
+            fault = error
+            if _identities(folder) == found and not (folder / REPLACED).exists():
+                break
+            time.sleep(0.1)  # its files are being replaced
+        else:
+            if _identities(folder) == found:
+                return config, model, tokenizer
+    left = leftovers(folder)
+    if not left:
+        raise fault
+    whole = [str(path) for path in left if _is_whole(path, task, description)]
+    raise ValueError(
+        f"{fault} A save into it goes on or was cut short, and left "
+        f"{[str(path) for path in left]}. Whole bundles among them, to be loaded from there or "
+        f"moved: {whole}"
+    ) from fault
+
+
+def _check(folder, task, description):
+    """The dict of `config.json`, if all is as `load_bundle` says."""
     where = f"Received: folder={str(folder)!r}"
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -116,15 +140,37 @@ def load_bundle(folder, task, *description):
             raise ValueError(
                 f"The bundle is damaged: {name} is not the file that was saved. {where}"
             )
-    return config, folder / MODEL, folder / TOKENIZER
+    return config
+
+
+def _is_whole(folder, task, description):
+    try:
+        _check(folder, task, description)
+    except ValueError:
+        return False
+    return True
+
+
+def _identities(folder):
+    """What differs after a file was replaced."""
+    found = []
+    for name in FILES:
+        try:
+            file = os.stat(folder / name)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns))
+    return found
 
 
 def _can_be_replaced(folder):
-    """Whether a folder is empty or holds a bundle and nothing else."""
+    """Whether a folder is empty or holds a bundle and nothing else, or what is left of a save."""
     names = set(os.listdir(folder))
-    if not names <= {MODEL, TOKENIZER, CONFIG}:
+    left = {name for name in names if name == REPLACED or name.startswith(WRITTEN)}
+    if not names - left <= set(FILES):
         return False
-    if not names:
+    if left or not names:
         return True
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

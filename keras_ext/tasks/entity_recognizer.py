@@ -1,7 +1,7 @@
 import keras
 
 import keras_ext
-from keras_ext.data import Tokenizer, check_records
+from keras_ext.data import check_records
 from keras_ext.metrics import score_entities
 from keras_ext.models.blocks import encoder_inputs
 from keras_ext.tasks import entity_prediction
@@ -220,31 +220,30 @@ class EntityRecognizer:
         return entity_prediction.window_span_scores(self, text)
 
     def save(self, folder):
-        """Writes a bundle: the model, the tokenizer, the labels and settings, in one folder.
+        """Writes a bundle: model, tokenizer, labels and settings, without optimizer and loss.
 
         Args:
-            folder: path; a new or empty folder, or one that holds a bundle, which is replaced.
+            folder: path; new or empty, or of a bundle, which is replaced. It may be a mount point,
+                a link (followed) or the working directory; a leading `~` is the home folder.
 
         Raises:
             ValueError: if the folder holds anything else.
+            OSError: naming the folder, which is as it was, if it cannot be written.
         """
         save_bundle(folder, self, keras_ext.__version__, labels=self.labels)
 
     @classmethod
     def load(cls, folder):
-        """Reads a bundle that `save` wrote.
+        """Reads a bundle that `save` wrote; it predicts the same. `compile` it to train on.
 
         Args:
-            folder: path.
-
-        Returns:
-            An `EntityRecognizer` with the same predictions. `compile` it to train on.
+            folder: path; a leading `~` is the home folder.
 
         Raises:
             ValueError: if the folder is not a bundle of an EntityRecognizer or is damaged.
         """
         config, model, tokenizer = load_bundle(folder, cls.__name__, "labels")
         recognizer = cls.__new__(cls)
-        recognizer._set(Tokenizer.from_file(tokenizer), config["labels"], **config["settings"])
-        recognizer.model = keras.models.load_model(model, compile=False)
+        recognizer._set(tokenizer, config["labels"], **config["settings"])
+        recognizer.model = model
         return recognizer

@@ -1,7 +1,4 @@
-import keras
-
 import keras_ext
-from keras_ext.data import Tokenizer
 from keras_ext.layers import whitening
 from keras_ext.tasks import sentence_evaluation, sentence_search
 from keras_ext.tasks.bundle import load_bundle, save_bundle
@@ -231,7 +228,11 @@ class SentenceEncoder:
         """Writes a bundle: model, tokenizer, and pooling, normalisation and score.
 
         Args:
-            folder: path of a new or empty folder, or of a bundle, which is replaced.
+            folder: path, as in `EntityRecognizer.save`.
+
+        Raises:
+            ValueError: if the folder holds anything but a bundle, which is replaced.
+            OSError: naming the folder, which is as it was, if it cannot be written.
         """
         save_bundle(folder, self, keras_ext.__version__)
 
@@ -240,13 +241,13 @@ class SentenceEncoder:
         """Reads a bundle that `save` wrote; `compile` it to train on.
 
         Args:
-            folder: path.
+            folder: path; a leading `~` is the home folder.
 
         Raises:
             ValueError: if the folder is not a bundle of a SentenceEncoder or is damaged.
         """
         config, model, tokenizer = load_bundle(folder, cls.__name__)
         sentences = cls.__new__(cls)
-        sentences._set(Tokenizer.from_file(tokenizer), **config["settings"])
-        sentences.model = keras.models.load_model(model, compile=False)
+        sentences._set(tokenizer, **config["settings"])
+        sentences.model = model
         return sentences

@@ -1,15 +1,30 @@
+import ast
+import errno
+import io
 import json
+import os
+import shutil
 import subprocess
 import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
 
+import h5py
+import keras
+import numpy as np
 import pytest
 
-from keras_ext.tasks import EntityRecognizer
+from keras_ext.data import Tokenizer
+from keras_ext.tasks import EntityRecognizer, SentenceEncoder
+from keras_ext.tasks.bundle import load_bundle, save_bundle
+from tests.tasks.sentences import SCORED, TEXTS, make_encoder
 
 # KerasHub's own classes are found by Keras, so the child does not import it.
 CHILD = """
 import json, sys
-from keras_ext.tasks import EntityRecognizer
+from keras_ext.tasks import EntityRecognizer, SentenceEncoder
 recognizer = EntityRecognizer.load(sys.argv[1])
 entities = recognizer.predict(json.loads(sys.argv[2]), threshold=-4.0)
 print("RESULT" + json.dumps([[e.to_dict() for e in found] for found in entities]))
@@ -127,3 +142,265 @@ def test_paths_that_are_no_bundle(trained, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     with pytest.raises(ValueError, match="something else"):
         trained.save(tmp_path / "thesis.txt")
+
+
+def test_a_trained_recognizer_is_saved_without_its_optimizer(trained, bundle, records):
+    assert isinstance(trained.model.optimizer, keras.optimizers.AdamW)
+    assert trained.model.optimizer.variables
+    check_that_it_holds_the_network_only(bundle, trained.model)
+    texts = [record["text"] for record in records]
+    expected = trained.predict(texts, threshold=-4.0)
+    assert any(expected)
+    assert EntityRecognizer.load(bundle).predict(texts, threshold=-4.0) == expected
+    assert trained.model.optimizer.variables
+
+
+def test_a_trained_encoder_is_saved_without_its_optimizer(tmp_path):
+    encoder = make_encoder()
+    encoder.compile(optimizer=keras.optimizers.AdamW(0.01), run_eagerly=True)
+    encoder.fit(SCORED[:8], epochs=1, verbose=0)
+    encoder.save(tmp_path / "bundle")
+    check_that_it_holds_the_network_only(tmp_path / "bundle", encoder.model)
+    loaded = SentenceEncoder.load(tmp_path / "bundle")
+    np.testing.assert_array_equal(loaded.encode(TEXTS), encoder.encode(TEXTS))
+
+
+def check_that_it_holds_the_network_only(bundle, model):
+    sizes = {}
+    with zipfile.ZipFile(bundle / "model.keras") as archive:
+        assert not json.loads(archive.read("config.json"))["compile_config"]
+        with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+            weights.visititems(lambda name, item: sizes.update({name: getattr(item, "size", 0)}))
+    assert not [name for name in sizes if "optimizer" in name]
+    assert sum(sizes.values()) == sum(w.size for w in model.get_weights())
+
+
+class Toy:
+    """The least that is a task. Weight, token and setting are made from one number."""
+
+    def __init__(self, number):
+        inputs = keras.Input((1,))
+        scale = keras.layers.Dense(1, use_bias=False)
+        self.model = keras.Model(inputs, scale(inputs))
+        self.model.set_weights([np.full((1, 1), number)])
+        self.tokenizer = Tokenizer.from_characters([chr(ord("a") + number)], min_count=1)
+        self.settings = {"number": number}
+
+
+def save_toy(folder, number):
+    save_bundle(folder, Toy(number), "0")
+
+
+def load_toy(folder):
+    """The number of a bundle, which its three files share."""
+    config, model, tokenizer = load_bundle(folder, "Toy")
+    number = config["settings"]["number"]
+    assert model.get_weights()[0][0, 0] == number
+    assert tokenizer.unknown_id not in tokenizer.encode_ids([chr(ord("a") + number)])[0]
+    return number
+
+
+FOLDERS = {
+    # What exists, links, the path to save to, and the folder that then holds the bundle.
+    "new": ([], {}, "bundle", "bundle"),
+    "new, with those above it": ([], {}, "a/b/bundle", "a/b/bundle"),
+    "empty": (["bundle"], {}, "bundle", "bundle"),
+    "trailing slash": ([], {}, "bundle/", "bundle"),
+    "dots within": (["a"], {}, "a/../bundle/.", "bundle"),
+    "working folder": ([], {}, ".", "."),
+    "link": (["target"], {"bundle": "target"}, "bundle", "target"),
+    "link of a link": (["target"], {"bundle": "one", "one": "target"}, "bundle/", "target"),
+    "link to what is not there": ([], {"bundle": "a/target"}, "bundle", "a/target"),
+    "link above it": (["target"], {"a": "target"}, "a/bundle", "target/bundle"),
+    "home": ([], {}, "~/bundle", "bundle"),
+    "long name": ([], {}, "n" * 255, "n" * 255),
+}
+
+
+def names_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_of_all_kinds(tmp_path, monkeypatch, name):
+    folders, links, path, real = FOLDERS[name]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(target)
+    inode = os.stat(real).st_ino if os.path.exists(real) else None
+    before = names_in(tmp_path)
+    for number in (1, 2):
+        save_toy(path, number)
+        assert load_toy(path) == number
+        assert sorted(os.listdir(real)) == ["config.json", "model.keras", "tokenizer.json"]
+    files = names_in(Path(real))
+    above = {str(folder) for folder in [Path(real), *Path(real).parents]} - {"."}
+    assert names_in(tmp_path) == before | above | {str(Path(real) / name) for name in files}
+    assert [os.readlink(tmp_path / link) for link in links] == [*links.values()]
+    assert inode in (None, os.stat(real).st_ino)
+
+
+@pytest.mark.parametrize("path", ["..", "../../place", "loop", "file", "file/bundle", "n" * 256])
+def test_paths_that_cannot_be_saved_to(tmp_path, monkeypatch, path):
+    inside = tmp_path / "place" / "inside"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    (inside / "loop").symlink_to("loop")
+    (inside / "file").write_text("years of work")
+    before = names_in(tmp_path)
+    with pytest.raises((ValueError, OSError), match="inside" if path[0] != "." else "place"):
+        save_toy(path, 1)
+    assert names_in(tmp_path) == before
+    assert (inside / "file").read_text() == "years of work"
+
+
+@pytest.fixture
+def toy(tmp_path):
+    save_toy(tmp_path / "bundle", 1)
+    return tmp_path / "bundle"
+
+
+def test_a_mount_point_is_saved_to(toy, monkeypatch):
+    """One cannot be renamed or removed, and nothing can be moved out of it or in."""
+    replace, device = os.replace, toy.stat().st_dev
+
+    def refuse(path, *args, **kwargs):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    def within(source, target):
+        if toy not in Path(source).parents or toy not in Path(target).parents:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", within)
+    for name in ("rename", "renames", "link"):
+        monkeypatch.setattr(os, name, refuse)
+    save_toy(toy, 2)
+    assert load_toy(toy) == 2
+    assert toy.stat().st_dev == device
+
+
+def test_a_folder_in_one_that_cannot_be_written_is_saved_to(toy, monkeypatch):
+    refuse_to_make(monkeypatch, lambda path: path.parent == toy.parent)
+    save_toy(toy, 2)
+    assert load_toy(toy) == 2
+    with pytest.raises(PermissionError, match=str(toy.with_name("other"))):
+        save_toy(toy.with_name("other"), 2)
+    assert os.listdir(toy.parent) == ["bundle"]
+
+
+def test_a_folder_that_cannot_be_written_is_left_as_it_was(toy, monkeypatch):
+    refuse_to_make(monkeypatch, lambda path: path.parent == toy)
+    with pytest.raises(PermissionError, match=str(toy)):
+        save_toy(toy, 2)
+    monkeypatch.undo()
+    assert load_toy(toy) == 1
+    assert len(os.listdir(toy)) == 3
+
+
+def refuse_to_make(monkeypatch, where):
+    """Lets no folder be made where a function of its path says so; root would be let by modes."""
+    mkdir = os.mkdir
+
+    def refusing(path, *args, **kwargs):
+        if where(Path(path)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", refusing)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="modes do not keep root from writing")
+def test_modes_that_forbid_writing(toy):
+    toy.parent.chmod(0o555)
+    save_toy(toy, 2)
+    assert load_toy(toy) == 2
+    toy.chmod(0o555)
+    with pytest.raises(PermissionError, match=str(toy)):
+        save_toy(toy, 3)
+    assert load_toy(toy) == 2
+    toy.chmod(0o755)
+    toy.parent.chmod(0o755)
+
+
+def test_a_full_disk_leaves_the_old_bundle(toy, monkeypatch):
+    def half(self, path):
+        path.write_text("{")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Tokenizer, "save", half)
+    for folder in (toy, toy.with_name("other")):
+        with pytest.raises(OSError, match=f"No space left on device.*{folder}"):
+            save_toy(folder, 2)
+    assert load_toy(toy) == 1
+    assert len(names_in(toy.parent)) == 4
+
+
+def test_a_save_cut_short_leaves_a_bundle_that_loads_or_is_named(toy, tmp_path, monkeypatch):
+    """A copy of all at each move of a file is what a kill at that moment would leave."""
+    copies, replace = [], os.replace
+
+    def copying(source, target):
+        copies.append(shutil.copytree(toy, tmp_path / f"copy {len(copies)}"))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", copying)
+        save_toy(toy, 2)
+    assert len(copies) == 7
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    loaded = []
+    for copy in copies:
+        try:
+            loaded.append(load_toy(copy))
+        except ValueError as error:
+            whole = ast.literal_eval(str(error).partition("moved: ")[2])
+            loaded.append([load_toy(path) for path in whole])
+    # Files move out (3), in (3), and the folder of the old ones moves away.
+    assert loaded == [1, [2], [2], [1, 2], [1], [1], 2]
+
+
+def test_a_save_interrupted_long_ago_is_no_hindrance(toy):
+    left = toy / ".keras_ext-written-0" / "new"
+    left.mkdir(parents=True)
+    (left / "model.keras").write_text("half")
+    assert load_toy(toy) == 1
+    save_toy(toy, 2)
+    assert load_toy(toy) == 2
+    assert len(os.listdir(toy)) == 3
+
+
+def test_loading_while_another_saves(toy):
+    """What is loaded is the old one or the new one, never an error or a mixture."""
+    numbers, faults = [], []
+
+    def load():
+        try:
+            while len(set(numbers)) < 4:
+                numbers.append(load_toy(toy))
+        except Exception as error:
+            faults.append(error)
+
+    reader = threading.Thread(target=load)
+    reader.start()
+    number = 1
+    while reader.is_alive():
+        number = number % 9 + 1
+        save_toy(toy, number)
+    reader.join()
+    assert not faults
+
+
+def test_a_bundle_replaced_between_check_and_reading_is_read_anew(toy, monkeypatch):
+    load_model = keras.models.load_model
+
+    def late(*args, **kwargs):
+        monkeypatch.setattr(keras.models, "load_model", load_model)
+        save_toy(toy, 2)
+        return load_model(*args, **kwargs)
+
+    monkeypatch.setattr(keras.models, "load_model", late)
+    assert load_toy(toy) == 2
