@@ -373,25 +373,26 @@ def test_a_save_interrupted_long_ago_is_no_hindrance(toy):
     assert len(os.listdir(toy)) == 3
 
 
-def test_loading_while_another_saves(toy):
-    """What is loaded is the old one or the new one, never an error or a mixture."""
-    numbers, faults = [], []
+def test_loading_while_files_are_moved(toy, monkeypatch):
+    """All old files are out and none of the new ones in, when the loading begins."""
+    loaded, waits, replace, sleep = [], threading.Event(), os.replace, time.sleep
+    reader = threading.Thread(target=lambda: loaded.append(load_toy(toy)))
 
-    def load():
-        try:
-            while len(set(numbers)) < 4:
-                numbers.append(load_toy(toy))
-        except Exception as error:
-            faults.append(error)
+    def wait(seconds):
+        waits.set()
+        sleep(seconds)
 
-    reader = threading.Thread(target=load)
-    reader.start()
-    number = 1
-    while reader.is_alive():
-        number = number % 9 + 1
-        save_toy(toy, number)
+    def move(source, target):
+        if Path(target) == toy / "model.keras":
+            reader.start()
+            assert waits.wait(10)
+        replace(source, target)
+
+    monkeypatch.setattr(time, "sleep", wait)
+    monkeypatch.setattr(os, "replace", move)
+    save_toy(toy, 2)
     reader.join()
-    assert not faults
+    assert loaded == [2]
 
 
 def test_a_bundle_replaced_between_check_and_reading_is_read_anew(toy, monkeypatch):

@@ -123,7 +123,7 @@ def test_a_process_killed_at_any_moment_loses_nothing(tmp_path, monkeypatch, sta
         before = tree(left)
         if (found / REPLACED).exists():
             with pytest.raises(FileExistsError, match=f"{REPLACED}.*{found}"):
-                write(found, "third")
+                write(found, "third", pytest.fail)
             assert tree(left) == before
         else:
             write(found, "third")
@@ -161,7 +161,7 @@ def test_a_writer_is_refused_while_another_moves_its_files(tmp_path, monkeypatch
             with pytest.raises(FileExistsError, match="another process is moving"):
                 late.__exit__(None, None, None)
             with pytest.raises(FileExistsError, match="another process is moving"):
-                write(target, "third")
+                write(target, "third", pytest.fail)  # before it wrote anything
 
     write_watched(target, "early", monkeypatch, intrude)
     assert content_of(target) == "early"
