@@ -363,11 +363,20 @@ def test_a_save_cut_short_leaves_a_bundle_that_loads_or_is_named(toy, tmp_path, 
     assert loaded == [1, [2], [2], [1, 2], [1], [1], 2]
 
 
-def test_a_save_interrupted_long_ago_is_no_hindrance(toy):
+@pytest.mark.parametrize(
+    "gone", [[], ["config.json"], ["config.json", "model.keras", "tokenizer.json"]]
+)
+def test_what_a_killed_save_left_is_no_hindrance(toy, gone):
     left = toy / ".keras_ext-written-0" / "new"
     left.mkdir(parents=True)
     (left / "model.keras").write_text("half")
-    assert load_toy(toy) == 1
+    for name in gone:
+        (toy / name).unlink()
+    if gone:
+        with pytest.raises(ValueError, match="cut short"):
+            load_toy(toy)
+    else:
+        assert load_toy(toy) == 1
     save_toy(toy, 2)
     assert load_toy(toy) == 2
     assert len(os.listdir(toy)) == 3
