@@ -1,4 +1,7 @@
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -19,3 +22,34 @@ def data_folder():
     folder = Path(os.environ["KERAS_EXT_DATA"])
     assert folder.is_dir(), f"KERAS_EXT_DATA names no folder: {folder}"
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """Runs a case on two replicas: `two_replicas("module.function", **arguments)`.
+
+    The module lies in tests or tests/optimizers, its function takes the strategy and the arguments, and what it
+    returns, made of lists, dicts, numbers and text, is returned. All cases share one process.
+    """
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("replicas are TensorFlow's")
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("on_replicas.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+    ) as process:
+
+        def run(name, **arguments):
+            process.stdin.write(json.dumps([name, arguments]) + "\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+            assert "raised" not in answer, answer["raised"]
+            return answer["returned"]
+
+        yield run

@@ -2,7 +2,8 @@
 
     python on_replicas.py
 
-Each line of the input is a JSON list: "module.function" of this folder, and a dict of arguments.
+Each line of the input is a JSON list: "module.function", of this folder or of `optimizers`, and a
+dict of arguments.
 The function is called with the strategy and the arguments. What it returns is printed as a line of
 JSON, or, if it raises, `{"raised": traceback}`.
 """
@@ -12,6 +13,7 @@ import json
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -36,6 +38,7 @@ def outcome(strategy, name, arguments):
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).parent / "optimizers"))
     strategy = two_replicas()
     for line in sys.stdin:
         with contextlib.redirect_stdout(sys.stderr):
