@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-from scipy import stats
 
 
 def spearman(labels, scores):
@@ -27,7 +26,9 @@ def spearman(labels, scores):
     >>> round(spearman([0, 1, 2, 2], [-0.5, 0.1, 0.7, 0.9]), 4)
     0.9487
     """
-    return _correlation(stats.spearmanr, labels, scores)
+    from scipy.stats import spearmanr  # here: it takes longer than all else of `import keras_ext`
+
+    return _correlation(spearmanr, labels, scores)
 
 
 def pearson(labels, scores):
@@ -49,7 +50,9 @@ def pearson(labels, scores):
     >>> round(pearson([0, 1, 2, 2], [-0.5, 0.1, 0.7, 0.9]), 4)
     0.9909
     """
-    return _correlation(stats.pearsonr, labels, scores)
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, labels, scores)
 
 
 def _correlation(function, labels, scores):
