@@ -88,9 +88,9 @@ def merge_windows(windows, predictions, documents=None):
     """Spans predicted in windows -> entities of whole documents.
 
     A span belongs to the one window that sees most around it: the distance from the span to the
-    window's nearer border is largest (the earlier window wins a tie). Only what this window predicts counts. So the result does not
-    depend on how many windows saw a span, and a piece of an entity cut off at a border
-    vanishes, since another window sees it whole.
+    window's nearer border is largest (the earlier window wins a tie). Only what this window
+    predicts counts. So the result does not depend on how many windows saw a span, and a piece of
+    an entity cut off at a border vanishes, since another window sees it whole.
 
     Args:
         windows: List of `Window`, all windows of each document.
@@ -123,24 +123,52 @@ def merge_windows(windows, predictions, documents=None):
             f"a window is of document {count - 1}. Expected documents > {count - 1}. Received: "
             f"documents={documents}"
         )
+    borders = window_borders(windows)
+    merged = [{} for _ in range(count if documents is None else documents)]
+    for window, (spans, scores) in zip(windows, predictions, strict=True):
+        if not len(spans):
+            continue
+        indices, characters = owned_spans(window, spans, borders)
+        entities = merged[window.document]
+        for index, *key in zip(indices.tolist(), *characters.T.tolist(), strict=True):
+            key, score = tuple(key), float(scores[index])
+            entities[key] = max(score, entities.get(key, score))
+    return merged
+
+
+def window_borders(windows):
+    """The first and last tokens of the windows of each document.
+
+    Args:
+        windows: List of `Window`, all windows of each document.
+
+    Returns:
+        Dictionary document -> integer array (2, w), ascending, in tokens of the document.
+    """
     borders = collections.defaultdict(list)
     for window in windows:
         borders[window.document].append((window.first, window.first + len(window.ids) - 3))
-    borders = {document: np.array(sorted(pairs)).T for document, pairs in borders.items()}
-    merged = [{} for _ in range(count if documents is None else documents)]
-    for window, (spans, scores) in zip(windows, predictions, strict=True):
-        spans = np.asarray(spans, "int32").reshape(-1, 3)
-        if not len(spans):
-            continue
-        characters = tokens_to_characters(spans, window.offsets)
-        place = spans[:, 1:] + (window.first - 1)
-        owner = _owners(place, *borders[window.document])
-        real = (characters[:, 2] > characters[:, 1]) & (characters[:, 1] >= 0)
-        entities = merged[window.document]
-        for index in np.flatnonzero(real & (owner == window.first)):
-            key, score = tuple(characters[index].tolist()), float(scores[index])
-            entities[key] = max(score, entities.get(key, score))
-    return merged
+    return {document: np.array(sorted(pairs)).T for document, pairs in borders.items()}
+
+
+def owned_spans(window, spans, borders):
+    """The spans of a window that count: it owns them (see `merge_windows`), and they are text.
+
+    Args:
+        window: A `Window`.
+        spans: Integers (m, 3) of `type, start, end` in tokens of the window, `end` inclusive.
+        borders: What `window_borders` gives for all windows.
+
+    Returns:
+        Which of the spans count, (k,) integers, and these spans in characters, int32 (k, 3) of
+        `type, start, end`, `end` exclusive.
+    """
+    spans = np.asarray(spans, "int32").reshape(-1, 3)
+    characters = tokens_to_characters(spans, window.offsets)
+    real = (characters[:, 2] > characters[:, 1]) & (characters[:, 1] >= 0)
+    owner = _owners(spans[:, 1:] + (window.first - 1), *borders[window.document])
+    indices = np.flatnonzero(real & (owner == window.first))
+    return indices, characters[indices]
 
 
 def _owners(place, first, last):

@@ -6,17 +6,15 @@ from keras_ext.data import merge_windows, resolve
 from keras_ext.tasks.entity import Entity
 from keras_ext.tasks.entity_batches import EntityBatches, text_windows
 
-LOWEST_THRESHOLD = -20.0  # a span that scores less is no candidate for `best_threshold`
-
 
 def predict_entities(recognizer, texts, threshold, policy, batch_size):
     """`EntityRecognizer.predict` of a list of texts; it describes the arguments."""
     labels = recognizer.labels
     resolve({}, policy)  # an unknown policy is found before the work is done
     thresholds = label_thresholds(threshold, labels)
-    windows = _windows(recognizer, texts)
+    windows = windows_of(recognizer, texts)
     found = [None] * len(windows)
-    for indices, scores in _scores(recognizer, windows, batch_size):
+    for indices, scores in model_scores(recognizer, windows, batch_size):
         decoded = recognizer.span_head.decode(scores, thresholds)
         for index, spans in zip(indices, decoded, strict=True):
             found[index] = spans
@@ -30,43 +28,23 @@ def predict_entities(recognizer, texts, threshold, policy, batch_size):
     ]
 
 
-def best_threshold(recognizer, records, batch_size):
-    """`EntityRecognizer.best_threshold`, which describes arguments and results."""
-    texts = [record["text"] for record in records]
-    gold = [{(e["start"], e["end"], e["label"]) for e in r["entities"]} for r in records]
-    predicted = predict_entities(recognizer, texts, LOWEST_THRESHOLD, "nested", batch_size)
-    found = [
-        (entity.score, (entity.start, entity.end, entity.label) in truth)
-        for entities, truth in zip(predicted, gold, strict=True)
-        for entity in entities
-    ]
-    if not any(correct for _, correct in found):
-        return 0.0
-    scores, correct = np.array(sorted(found, key=lambda pair: -pair[0])).T
-    f1 = 2 * np.cumsum(correct) / (np.arange(1, len(scores) + 1) + sum(map(len, gold)))
-    # Between equal scores no threshold fits.
-    f1[:-1][scores[:-1] == scores[1:]] = -1.0
-    best = int(np.argmax(f1))
-    below = scores[best + 1] if best + 1 < len(scores) else LOWEST_THRESHOLD
-    return float((scores[best] + below) / 2)
-
-
 def window_span_scores(recognizer, text):
     """`EntityRecognizer.span_scores`, which describes arguments and results."""
-    windows = _windows(recognizer, [text])[:1]
+    windows = windows_of(recognizer, [text])[:1]
     if not windows:
         return np.zeros((len(recognizer.labels), 0, 0), "float32"), np.zeros((0, 2), "int32")
-    ((_, scores),) = _scores(recognizer, windows, batch_size=1)
+    ((_, scores),) = model_scores(recognizer, windows, batch_size=1)
     inner = slice(1, len(windows[0].ids) - 1)  # without the special tokens
     return recognizer.span_head.dense(scores)[0, :, inner, inner], windows[0].offsets[inner]
 
 
-def _windows(recognizer, texts):
+def windows_of(recognizer, texts):
+    """The windows of texts as the recognizer cuts them."""
     settings = recognizer.settings
     return text_windows(recognizer.tokenizer, texts, settings["max_length"], settings["stride"])
 
 
-def _scores(recognizer, windows, batch_size):
+def model_scores(recognizer, windows, batch_size):
     """Yields indices of windows and the model's float32 output for them, one row a window."""
     # A few texts make a batch of few rows; powers of two keep the number of shapes small.
     rows = min(batch_size, 1 << max(len(windows) - 1, 0).bit_length())

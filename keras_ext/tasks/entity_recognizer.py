@@ -4,7 +4,7 @@ import keras_ext
 from keras_ext.data import check_records
 from keras_ext.metrics import score_entities
 from keras_ext.models.blocks import encoder_inputs
-from keras_ext.tasks import entity_prediction
+from keras_ext.tasks import entity_prediction, entity_threshold
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from keras_ext.tasks.encoder import check_encoder, encode
 from keras_ext.tasks.entity_batches import text_windows
@@ -205,7 +205,7 @@ class EntityRecognizer:
         Returns:
             A float for `predict` and `evaluate`; 0 if no entity is found at any threshold.
         """
-        return entity_prediction.best_threshold(self, check_records(records), batch_size)
+        return entity_threshold.best_threshold(self, check_records(records), batch_size)
 
     def span_scores(self, text):
         """The scores of all pairs of tokens of a text, to look at.

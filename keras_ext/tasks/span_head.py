@@ -6,6 +6,7 @@ from keras import ops
 from keras_ext.layers import EfficientGlobalPointer, GlobalPointer
 from keras_ext.losses import FactoredGlobalPointerCrossentropy, GlobalPointerCrossentropy
 from keras_ext.ops import decode_factored_spans, decode_spans, dense_span_scores
+from keras_ext.ops.span_decoding import score_factored_spans
 
 # The rows that fill up a short batch have sample weight 0 and must not count in the mean.
 REDUCTION = "mean_with_sample_weight"
@@ -35,6 +36,14 @@ class EfficientHead:
         """The scores of all pairs, (b, heads, n, n), from the layer's output."""
         return ops.convert_to_numpy(dense_span_scores(scores, self.heads, self.head_size))
 
+    def keep(self, row, starts, ends):
+        """What `read` needs of a row of the layer's output for these spans: the few factors."""
+        return row
+
+    def read(self, kept, starts, ends):
+        """The scores (m, heads) of the spans for which this was kept, those of `decode`."""
+        return score_factored_spans(kept, self.heads, self.head_size, starts, ends)
+
 
 class FullHead:
     """`GlobalPointer` with a query and key for each label."""
@@ -57,6 +66,14 @@ class FullHead:
     def dense(self, scores):
         """The scores of all pairs, (b, heads, n, n): the layer's output itself."""
         return np.asarray(scores)
+
+    def keep(self, row, starts, ends):
+        """What `read` needs of a row of the layer's output for these spans: their scores."""
+        return row[:, starts, ends].T
+
+    def read(self, kept, starts, ends):
+        """The scores (m, heads) of the spans for which this was kept, those of `decode`."""
+        return kept
 
 
 HEADS = {"efficient": EfficientHead, "full": FullHead}

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from keras_ext.ops import decode_factored_spans, decode_spans, dense_span_scores
+from keras_ext.ops.span_decoding import BLOCK, score_factored_spans
 
 HEADS, SIZE = 3, 2
 
@@ -67,6 +68,17 @@ def test_pruning_survives_rounding():
         found, values = decode_factored_spans(factored, HEADS, SIZE, threshold)[0]
         assert np.array_equal(found, spans[scores > threshold])
         assert np.array_equal(values, scores[scores > threshold])
+
+
+@pytest.mark.parametrize("n", [1, 6, BLOCK + 60])  # one block of rows, and two
+def test_scores_of_given_spans_are_those_of_decoding_to_the_bit(n):
+    factored = np.random.default_rng(5).normal(size=(1, n, 2 * (SIZE + HEADS))).astype("float32")
+    ((spans, values),) = decode_factored_spans(factored, HEADS, SIZE, threshold=-np.inf)
+    some = np.random.default_rng(6).permutation(len(spans))[:500]
+    types, starts, ends = spans[some].T
+    scores = score_factored_spans(factored[0], HEADS, SIZE, starts, ends)
+    assert scores.dtype == np.float32
+    assert np.array_equal(scores[np.arange(len(some)), types], values[some])
 
 
 def test_result_is_sorted_int32_and_float32():

@@ -25,7 +25,7 @@ def document(records):
     return join_records([records[i % 30] for i in range(4200)])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_recognizer():
     return make_recognizer
 
