@@ -32,6 +32,7 @@ ARROWS = {
 TENSORFLOW = {
     "models/tensorflow_checkpoint.py",
     "models/tf_format.py",
+    "ops/replicas.py",
     "optimizers/replicas.py",
     "training/chunk_loop.py",
 }

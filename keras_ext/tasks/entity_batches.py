@@ -22,7 +22,9 @@ class EntityBatches(keras.utils.PyDataset):
         **kwargs: `workers` and others of `keras.utils.PyDataset`.
     """
 
-    def __init__(self, windows, spans, batch_size, max_length, pad_id, seed=None, replicas=1, **kwargs):
+    def __init__(
+        self, windows, spans, batch_size, max_length, pad_id, seed=None, replicas=1, **kwargs
+    ):
         super().__init__(**kwargs)
         self.windows = windows
         self.spans = spans

@@ -1,18 +1,24 @@
 """Texts through the model, and its scores as entities of the texts."""
 
+from itertools import product
+
 import numpy as np
 
 from keras_ext.data import merge_windows, resolve
 from keras_ext.tasks.entity import Entity
 from keras_ext.tasks.entity_batches import EntityBatches, text_windows
+from keras_ext.tasks.shapes import empty_batch, warm_up_lengths
 
 
-def predict_entities(recognizer, texts, threshold, policy, batch_size):
-    """`EntityRecognizer.predict` of a list of texts; it describes the arguments."""
+def predict_entities(recognizer, texts, threshold, policy, batch_size, windows=None):
+    """`EntityRecognizer.predict` of a list of texts; it describes the arguments.
+
+    `windows` are those of the texts, where they are known.
+    """
     labels = recognizer.labels
     resolve({}, policy)  # an unknown policy is found before the work is done
     thresholds = label_thresholds(threshold, labels)
-    windows = windows_of(recognizer, texts)
+    windows = windows_of(recognizer, texts) if windows is None else windows
     found = [None] * len(windows)
     for indices, scores in model_scores(recognizer, windows, batch_size):
         decoded = recognizer.span_head.decode(scores, thresholds)
@@ -60,6 +66,15 @@ def model_scores(recognizer, windows, batch_size):
                     f"Received: text {windows[index].document}"
                 )
         yield indices, scores
+
+
+def warm_up(recognizer, lengths, batch_size):
+    """`EntityRecognizer.warm_up`, which describes arguments and results."""
+    lengths = warm_up_lengths(lengths, recognizer.settings["max_length"])
+    rows = {min(1 << power, batch_size) for power in range(batch_size.bit_length() + 1)}
+    for shape in product(sorted(rows), lengths):
+        recognizer.model.predict_on_batch(empty_batch(shape))
+    return len(rows) * len(lengths)
 
 
 def label_thresholds(threshold, labels):

@@ -207,6 +207,27 @@ class EntityRecognizer:
         """
         return entity_threshold.best_threshold(self, check_records(records), batch_size)
 
+    def warm_up(self, lengths=None, batch_size=32):
+        """Runs the model once on each shape that `predict` gives it, so that no text waits.
+
+        A batch has one of few numbers of tokens (for max_length=128: 16, 32, 48, 80, 128) and a
+        power of two of rows, up to `batch_size`. The first batch of a shape is traced; with
+        `jit_compile`, and on JAX, it is compiled, which takes seconds. A shape stays for the life
+        of the process.
+
+        Args:
+            lengths: list of numbers of tokens of the texts to come, the two special ones included;
+                None for all.
+            batch_size: int, as in `predict`.
+
+        Returns:
+            int, the number of shapes.
+
+        Raises:
+            ValueError: for a length that is not between 1 and `max_length`.
+        """
+        return entity_prediction.warm_up(self, lengths, batch_size)
+
     def span_scores(self, text):
         """The scores of all pairs of tokens of a text, to look at.
 

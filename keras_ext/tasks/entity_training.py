@@ -1,8 +1,10 @@
 """What `EntityRecognizer.fit` adds to Keras' training: records as batches, a report, the F1."""
 
 from keras_ext.data import check_records, plan, validate
+from keras_ext.metrics import score_entities
 from keras_ext.tasks.compilation import Compilations, replicas_of
 from keras_ext.tasks.entity_batches import EntityBatches
+from keras_ext.tasks.entity_prediction import predict_entities, windows_of
 from keras_ext.tasks.fitting import fit_and_keep
 from keras_ext.tasks.mean_over_examples import mean_over_examples
 
@@ -69,13 +71,18 @@ class Training:
         compilation = self.compilations.get(model, self.loss, callbacks)
         compilation.begin(epochs * len(batches))
         if validation_records is not None:
-            check_records(validation_records, "validation_records")
+            validation_records = check_records(validation_records, "validation_records")
+            texts = [record["text"] for record in validation_records]
+            gold = [record["entities"] for record in validation_records]
+            text_windows = windows_of(recognizer, texts)
             report = validate(validation_records, tokenizer, recognizer.labels, max_length, stride)
             if verbose and report.lost:
                 print(f"validation data\n{report}")  # noqa: T201
 
         def measure():
-            scores = recognizer.evaluate(validation_records, batch_size=2 * batch_size)
+            arguments = {"threshold": 0.0, "policy": "nested", "batch_size": 2 * batch_size}
+            predicted = predict_entities(recognizer, texts, **arguments, windows=text_windows)
+            scores = score_entities(gold, predicted)
             return {
                 "val_f1": scores.micro.f1,
                 "val_precision": scores.micro.precision,

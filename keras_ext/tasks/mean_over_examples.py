@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_ext.optimizers.replicas import sum_over_replicas
 from keras_ext.ops import replica_count
+from keras_ext.optimizers.replicas import sum_over_replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")

@@ -1,11 +1,10 @@
 import keras_ext
 from keras_ext.layers import whitening
-from keras_ext.tasks import sentence_evaluation, sentence_search
+from keras_ext.tasks import sentence_evaluation, sentence_search, sentence_vectors
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from keras_ext.tasks.encoder import check_encoder
 from keras_ext.tasks.sentence_model import project, sentence_model
 from keras_ext.tasks.sentence_training import SentenceTraining
-from keras_ext.tasks.sentence_vectors import encode_texts
 
 
 class SentenceEncoder:
@@ -162,8 +161,31 @@ class SentenceEncoder:
         """
         alone = isinstance(texts, str)
         texts = [texts] if alone else list(texts)
-        vectors = encode_texts(self, texts, batch_size, normalize, truncate_dim, progress)
+        vectors = sentence_vectors.encode_texts(
+            self, texts, batch_size, normalize, truncate_dim, progress
+        )
         return vectors[0] if alone else vectors
+
+    def warm_up(self, lengths=None, batch_size=64):
+        """Runs the model once on each shape that `encode` gives it, so that no text waits.
+
+        On TensorFlow without `jit_compile` a batch is as long as its longest text, and a second
+        shape is traced for all to come: two lengths will do. Elsewhere every batch has `batch_size`
+        rows and one of few numbers of tokens (for max_length=128: 16, 32, 48, 80, 128), each of
+        which compiles for seconds. A shape stays for the life of the process.
+
+        Args:
+            lengths: list of numbers of tokens of the texts to come, the two special ones included;
+                None for all.
+            batch_size: int, as in `encode`.
+
+        Returns:
+            int, the number of shapes.
+
+        Raises:
+            ValueError: for a length that is not between 1 and `max_length`.
+        """
+        return sentence_vectors.warm_up(self, lengths, batch_size)
 
     def similarity(self, first, second, batch_size=64):
         """The scores of all pairs of two lists of texts.

@@ -9,6 +9,7 @@ import numpy as np
 from keras_ext.data import check_examples
 from keras_ext.metrics import best_threshold, pearson, retrieval_scores, spearman
 from keras_ext.tasks.sentence_search import comparable, exact_best
+from keras_ext.tasks.sentence_vectors import encode_texts
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def measures(scores, prefix):
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def evaluate(encoder, examples, corpus, k, relevant, batch_size):
-    """`SentenceEncoder.evaluate`, which describes the arguments."""
+def evaluate(encoder, examples, corpus, k, relevant, batch_size, tokenize=None):
+    """`SentenceEncoder.evaluate`, which describes the arguments; `tokenize` as in `encode_texts`."""
     kind, columns, labels = check_examples(examples)
     if kind == "texts":
         raise ValueError(
@@ -120,7 +121,7 @@ def evaluate(encoder, examples, corpus, k, relevant, batch_size):
     for texts in [*columns, corpus]:
         for text in texts:
             places.setdefault(text, len(places))
-    vectors = encoder.encode(list(places), batch_size=batch_size)
+    vectors = encode_texts(encoder, list(places), batch_size, None, None, False, tokenize)
     vectors = comparable(vectors, encoder.settings["score"])
     *columns, others = [
         np.array([places[text] for text in texts], "int64") for texts in [*columns, corpus]

@@ -53,7 +53,9 @@ class ExampleBatches(keras.utils.PyDataset):
         **kwargs: `workers` and others of `keras.utils.PyDataset`.
     """
 
-    def __init__(self, columns, targets, batch_size, max_length, pad_id, seed=None, replicas=1, **kwargs):
+    def __init__(
+        self, columns, targets, batch_size, max_length, pad_id, seed=None, replicas=1, **kwargs
+    ):
         super().__init__(**kwargs)
         self.columns = columns
         self.targets = targets

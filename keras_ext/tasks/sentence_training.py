@@ -10,9 +10,10 @@ from keras_ext.losses import CoSENT, InfoNCE
 from keras_ext.tasks.compilation import Compilations, guarded, replicas_of, strategy_scope
 from keras_ext.tasks.fitting import fit_and_keep
 from keras_ext.tasks.mean_over_examples import mean_over_examples
-from keras_ext.tasks.sentence_evaluation import measures
+from keras_ext.tasks.sentence_evaluation import evaluate, measures
 from keras_ext.tasks.sentence_inputs import ExampleBatches, token_rows
 from keras_ext.tasks.sentence_model import Views
+from keras_ext.tasks.sentence_vectors import remembering
 from keras_ext.training import CachedContrastiveModel
 
 
@@ -93,8 +94,11 @@ class SentenceTraining:
         loss = default_loss(scored, encoder.settings["score"]) if self.loss is None else self.loss
         self.compilations.get(model, loss, callbacks).begin(epochs * len(batches))
 
+        tokenize = remembering(encoder)
+
         def measure():
-            scores = encoder.evaluate(validation_examples, batch_size=2 * batch_size)
+            arguments = {"corpus": (), "k": 10, "relevant": None, "batch_size": 2 * batch_size}
+            scores = evaluate(encoder, validation_examples, **arguments, tokenize=tokenize)
             return measures(scores, "val_")
 
         measured = None if best is None else measure

@@ -1,5 +1,7 @@
 """Texts through the model: vectors, in an array of the order of the texts."""
 
+from functools import cache, partial
+
 import keras
 import numpy as np
 
@@ -7,12 +9,16 @@ from keras_ext.data import bucket_lengths, pad_rows
 from keras_ext.ops import unit_vectors
 from keras_ext.tasks.sentence_inputs import token_rows, warn_of_cut
 from keras_ext.tasks.sentence_model import unnormalized
+from keras_ext.tasks.shapes import empty_batch, warm_up_lengths
 
 WINDOW = 8192  # texts that are tokenised and sorted at once: what bounds the memory
 
 
-def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress):
-    """`SentenceEncoder.encode` of a list of texts, which describes the arguments."""
+def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress, tokenize=None):
+    """`SentenceEncoder.encode` of a list of texts, which describes the arguments.
+
+    `tokenize` is a function of a tuple of texts that remembers what it gave; None: `token_rows`.
+    """
     width = encoder.model.output.shape[-1]
     size = width if truncate_dim is None else truncate_dim
     if batch_size < 1 or not 1 <= size <= width:
@@ -29,12 +35,33 @@ def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress):
     again = normalize and (size < width or not normalizes)
     vectors = np.empty((len(texts), size), "float32")
     bar = keras.utils.Progbar(len(texts), unit_name="text") if progress and texts else None
+    if tokenize is None:
+        tokenize = partial(token_rows, encoder.tokenizer, max_length=encoder.settings["max_length"])
     cut = 0
     for first in range(0, len(texts), WINDOW):
         window = texts[first : first + WINDOW]
-        cut += _encode_window(encoder, model, window, batch_size, again, vectors[first:], bar)
+        rows, cut_here = tokenize(tuple(window))
+        cut += cut_here
+        _encode_window(encoder, model, window, rows, batch_size, again, vectors[first:], bar)
     warn_of_cut(cut, len(texts), encoder.settings["max_length"])
     return vectors
+
+
+def remembering(encoder):
+    """A function from a tuple of texts to what `token_rows` gives, which tokenises each once."""
+    return cache(partial(token_rows, encoder.tokenizer, max_length=encoder.settings["max_length"]))
+
+
+def warm_up(encoder, lengths, batch_size):
+    """`SentenceEncoder.warm_up`, which describes arguments and results."""
+    shapes = {
+        batch_shape(encoder.model, rows, length, batch_size, encoder.settings["max_length"])
+        for length in warm_up_lengths(lengths, encoder.settings["max_length"])
+        for rows in (1, batch_size)
+    }
+    for shape in sorted(shapes):
+        encoder.model.predict_on_batch(empty_batch(shape))
+    return len(shapes)
 
 
 def bare_model(encoder):
@@ -45,10 +72,9 @@ def bare_model(encoder):
     return encoder._bare[1]
 
 
-def _encode_window(encoder, model, texts, batch_size, normalize, vectors, bar):
-    """Fills the first rows of `vectors`; returns the number of texts that were cut."""
+def _encode_window(encoder, model, texts, rows, batch_size, normalize, vectors, bar):
+    """Fills the first rows of `vectors` with those of texts, of which `rows` are the tokens."""
     max_length, size = encoder.settings["max_length"], vectors.shape[-1]
-    rows, cut = token_rows(encoder.tokenizer, texts, max_length)
     lengths = np.array([len(row) for row in rows])
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
@@ -66,7 +92,6 @@ def _encode_window(encoder, model, texts, batch_size, normalize, vectors, bar):
         vectors[chosen] = unit_rows(found) if normalize else found
         if bar is not None:
             bar.add(len(chosen))
-    return cut
 
 
 def batch_shape(model, rows, length, batch_size, max_length):

@@ -60,9 +60,7 @@ def compare(strategy, **arguments):
     assert np.ptp(expected_losses) > 0.0  # something was learnt
     return {
         "loss": float(np.abs(np.subtract(losses, expected_losses)).max()),
-        "weights": max(
-            float(np.abs(a - b).max()) for a, b in zip(weights, expected, strict=True)
-        ),
+        "weights": max(float(np.abs(a - b).max()) for a, b in zip(weights, expected, strict=True)),
     }
 
 
