@@ -41,6 +41,7 @@ setup(
             "scikit-learn>=1.5",
             "matplotlib>=3.9",
             "ruff>=0.9",
+            "tensorboard>=2.20",
             "faiss-cpu>=1.8",
         ],
     },

@@ -640,6 +640,12 @@ OPTIMIZER_ROWS = [
         TRAINING,
         "other",
     ),
+    OptimizerRow(
+        optimizers.SummedGradients,
+        {"inner_optimizer": base(weight_decay=0.25, global_clipnorm=0.5)},
+        TRAINING,
+    ),
+    ScheduleRow(optimizers.WarmupCosine, {"peak": 0.125, "steps": 9}, TRAINING),
     ScheduleRow(optimizers.PiecewiseLinear, {"points": [[2, 0.125], [9, 0.0]]}, TRAINING),
     ScheduleRow(
         optimizers.PiecewiseLinear,
@@ -715,9 +721,9 @@ def test_every_serialisable_object_is_in_the_table():
     for module in pkgutil.walk_packages(keras_ext.__path__, "keras_ext."):
         import_module(module.name)
     registered = {n for n in keras.saving.get_custom_objects() if n.startswith("keras_ext>")}
-    # It is made around a user's model, which the rows of the sweep would share: its own tests save and
-    # load it, compile it and change its precision.
-    apart = {"CachedContrastiveModel"}
+    # They are made around a user's model or loss, which the rows of the sweep would share: their own
+    # tests save and load them, compile them and change their precision.
+    apart = {"CachedContrastiveModel", "MeanOverExamples", "Views"}
     rows = {row.cls.__name__ for row in ROWS}
     assert not rows & apart
     assert registered == {f"keras_ext>{name}" for name in rows | apart}

@@ -133,6 +133,15 @@ def is_sparse(gradient):
     return isinstance(gradient, tf.IndexedSlices)
 
 
+def dense(gradient):
+    """A gradient as a dense tensor: rows that a sparse one has several times are added up."""
+    if not is_sparse(gradient):
+        return gradient
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient)
+
+
 def with_values(gradient, values):
     """A gradient like another one, with other values."""
     if not is_sparse(gradient):

@@ -1,6 +1,6 @@
 import keras
 
-from keras_ext.optimizers.replicas import is_sparse, on_first_replica, sum_over_replicas
+from keras_ext.optimizers.replicas import dense, on_first_replica, sum_over_replicas
 from keras_ext.optimizers.wrapper import OptimizerWrapper
 
 
@@ -41,6 +41,6 @@ class SummedGradients(OptimizerWrapper):
             super().build(variables)
 
     def update(self, gradients, variables):
-        dense = [keras.ops.convert_to_tensor(g) if is_sparse(g) else g for g in gradients]
+        summed = sum_over_replicas([dense(gradient) for gradient in gradients])
         # All replicas know the sum, and the inner optimizer adds up what they give.
-        self.inner_optimizer.apply(on_first_replica(sum_over_replicas(dense)), variables)
+        self.inner_optimizer.apply(on_first_replica(summed), variables)
