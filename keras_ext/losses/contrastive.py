@@ -16,7 +16,8 @@ def negative_gaps(y_true, y_pred, temperature, score, symmetric):
         gap_i = log(sum_{j negative} exp(s_ij / T)) - s_ii / T,  -1e30 where there are none
 
     Args:
-        y_true: (B,) or (B, 1), group ids, -1: of no group, -2: the row is absent; or None.
+        y_true: (B,), (B, 1) or (B, 1 + K), the group ids of rows and of their hard negatives, as in
+            `info_nce`; or None.
         y_pred: (B, 2 + K, d), anchor, positive and K hard negatives.
         temperature: float, T.
         score: "cosine" or "dot".
@@ -35,23 +36,23 @@ def negative_gaps(y_true, y_pred, temperature, score, symmetric):
             "Vectors are (batch, 2 + hard negatives, dimension): anchor, positive, and hard "
             f"negatives as there are. Received: y_pred.shape={tuple(vectors.shape)}"
         )
-    if y_true is None:
-        y_true = no_groups(vectors)
     batch, texts, width = ops.shape(vectors)
-    groups = flat_ids(y_true)
-    present = groups != ABSENT
-    # Not only masked: 0 times the NaN of an absent row would be NaN in the gradient.
-    vectors = ops.where(present[:, None, None], vectors, 0.0)
+    ids = candidate_ids(no_groups(vectors) if y_true is None else y_true, vectors)  # (B, 1 + K)
+    groups = ids[:, 0]
+    present = ops.logical_and((groups != ABSENT)[:, None], ids != ABSENT)
+    # Not only masked: 0 times the NaN of an absent text would be NaN in the gradient.
+    kept = ops.concatenate([present[:, :1], present], axis=1)
+    vectors = ops.where(kept[..., None], vectors, 0.0)
     if score == "cosine":
         vectors = unit_vectors(vectors)
     anchors = vectors[:, 0] / temperature
     candidates = ops.reshape(vectors[:, 1:], (-1, width))  # (B (1 + K), d)
-    both = ops.logical_and(present[:, None], present)  # (B, B)
-    same = ops.logical_and(groups[:, None] == groups, groups != NO_GROUP)
-    same = ops.logical_or(same, ops.eye(batch, dtype="bool"))
-    negative = ops.logical_and(both, ops.logical_not(same))
+    alike = ops.logical_and(groups[:, None, None] == ids, groups[:, None, None] != NO_GROUP)
     hard = ops.arange(1, texts) > 1  # (1 + K,)
-    mask = ops.logical_or(negative[..., None], ops.logical_and(both[..., None], hard))
+    # Of its own row an anchor has all hard negatives, whatever their ids, and never the positive.
+    mask = ops.where(ops.eye(batch, dtype="bool")[..., None], hard, ops.logical_not(alike))
+    mask = ops.logical_and(mask, ops.logical_and(present[:, :1, None], present))
+    negative = mask[..., 0]  # (B, B)
     mask = ops.reshape(mask, (batch, -1))
     scores = ops.matmul(anchors, ops.transpose(candidates))  # (B, B (1 + K))
     positive = dot_scores(anchors, vectors[:, 1])  # (B,)
@@ -73,41 +74,72 @@ def no_groups(y_pred):
     return ops.full((ops.shape(y_pred)[0],), NO_GROUP, dtype="int32")
 
 
-def flat_ids(y_true):
-    """Ids (B,) or (B, 1) as (B,).
+def id_matrix(y_true):
+    """Ids (B,), (B, 1) or (B, 1 + K) with two axes.
 
     Raises:
         ValueError: for another shape.
     """
     ids = ops.convert_to_tensor(y_true)
-    if len(ids.shape) not in (1, 2) or (len(ids.shape) == 2 and ids.shape[1] not in (None, 1)):
+    if len(ids.shape) not in (1, 2):
         raise ValueError(
-            "Labels are one group id for each row, (batch,) or (batch, 1). "
+            "Labels are the group id of each row, (batch,) or (batch, 1), or those of each row and "
+            "of its hard negatives, (batch, 1 + hard negatives). "
             f"Received: y_true.shape={tuple(ids.shape)}"
         )
-    return ops.reshape(ids, (-1,))
+    return ids[:, None] if len(ids.shape) == 1 else ids
+
+
+def candidate_ids(y_true, vectors):
+    """The id of each candidate: of the group of its row, and of its hard negatives.
+
+    Args:
+        y_true: (B,), (B, 1) or (B, 1 + K), ids.
+        vectors: (B, 2 + K, d).
+
+    Returns:
+        Tensor (B, 1 + K): -1 for hard negatives whose ids are not given.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    ids = id_matrix(y_true)
+    given, texts = ids.shape[1], vectors.shape[1]
+    if given == 1:
+        unknown = (ops.shape(vectors)[0], ops.shape(vectors)[1] - 2)
+        return ops.concatenate([ids, ops.full(unknown, NO_GROUP, dtype=ids.dtype)], axis=1)
+    if None not in (given, texts) and given != texts - 1:
+        raise ValueError(
+            "Expected a group id of each row, or those of each row and of its hard negatives, "
+            f"(batch, {texts - 1}). Received: y_true.shape={tuple(ids.shape)}, "
+            f"y_pred.shape={tuple(vectors.shape)}"
+        )
+    return ids
 
 
 def group_ranks(y_true, sample_weight=None):
-    """Ids of any size as numbers below the size of the batch, which every dtype holds.
+    """Ids of any size as numbers below their count, for Keras casts labels to float32.
 
     Args:
-        y_true: (B,) or (B, 1), ids; -1: of no group.
+        y_true: (B,), (B, 1) or (B, 1 + K), ids; -1: of no group, -2: absent.
         sample_weight: a number, (B,) or (B, 1); or None.
 
     Returns:
-        int32 (B,): the rank of an id among those of the batch; -1 where it is -1; -2 where the
-        weight is 0.
+        int32 (B, 1 + K) or (B, 1): the rank of an id among all of the batch; -1 and -2 where it is
+        that; -2 in rows whose weight is 0.
     """
-    ids = flat_ids(y_true)
-    order = ops.argsort(ids)
-    ordered = ops.take(ids, order)
+    ids = id_matrix(y_true)
+    flat = ops.reshape(ids, (-1,))
+    order = ops.argsort(flat)
+    ordered = ops.take(flat, order)
     steps = ops.cast(ordered[1:] != ordered[:-1], "int32")
     ranks = ops.take(ops.cumsum(ops.pad(steps, [[1, 0]])), ops.argsort(order))
-    ranks = ops.where(ids == NO_GROUP, NO_GROUP, ranks)
+    ranks = ops.reshape(ranks, ops.shape(ids))
+    for kept in (NO_GROUP, ABSENT):
+        ranks = ops.where(ids == kept, kept, ranks)
     if sample_weight is None:
         return ranks
-    weights = ops.reshape(ops.convert_to_tensor(sample_weight), (-1,))
+    weights = ops.reshape(ops.convert_to_tensor(sample_weight), (-1, 1))
     return ops.where(weights == 0, ABSENT, ranks)
 
 

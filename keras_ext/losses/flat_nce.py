@@ -23,7 +23,8 @@ def flat_nce(y_true, y_pred, temperature=0.05, score="cosine", symmetric=False):
     0, in value and in gradient.
 
     Args:
-        y_true: (B,) or (B, 1), group ids, as in `info_nce`.
+        y_true: (B,), (B, 1) or (B, 1 + K), the group ids of rows and of hard negatives, as in
+            `info_nce`.
         y_pred: (B, 2 + K, d), vectors of an anchor, its positive and K hard negatives.
         temperature: float, T. Defaults to 0.05.
         score: "cosine" or "dot". Defaults to "cosine".

@@ -14,8 +14,9 @@ def info_nce(y_true, y_pred, temperature=0.05, score="cosine", symmetric=False):
     Its own positive is the positive; negative are
 
     - the positives of the other rows, save those of its own group;
-    - all hard negatives: its own, and those of other rows whatever their group. What is wrong for
-      one of a group is wrong for all of it.
+    - its own hard negatives;
+    - the hard negatives of all other rows, save those whose text belongs to its group. What is
+      wrong for one of a group is wrong for all of it.
 
     The two forms are equal, but not in floating point. Once the positive is some 16 above the
     negatives, softmax gives it 1 in float32, and the gradient of its score is 0. The first form,
@@ -24,9 +25,11 @@ def info_nce(y_true, y_pred, temperature=0.05, score="cosine", symmetric=False):
     An anchor without negatives gives 0, in value and in gradient.
 
     Args:
-        y_true: (B,) or (B, 1), group ids: rows of one id are no negatives of each other, such as
-            repetitions of a text, or several positives of one anchor. -1: of no group, -2: the
-            row is absent. None: no row has a group.
+        y_true: (B,), (B, 1) or (B, 1 + K). The first column has the group id of each row: rows of
+            one id are no negatives of each other, such as repetitions of a text, or several
+            positives of one anchor. The others have, for each hard negative, the id of the group
+            that its text belongs to: the text is a positive there. -1: of no group, -2: the row,
+            or this hard negative, is absent. None: no row has a group, no hard negative is in one.
         y_pred: (B, 2 + K, d), vectors of an anchor, its positive and K hard negatives.
         temperature: float, T. Defaults to 0.05.
         score: "cosine" or "dot". Defaults to "cosine".
@@ -48,6 +51,15 @@ def info_nce(y_true, y_pred, temperature=0.05, score="cosine", symmetric=False):
     >>> np.array(info_nce(np.array([7, 7]), vectors)).tolist()
     [0.0, 0.0]
 
+    The hard negative of the second row is the positive of the first one:
+
+    >>> negatives = np.array([[[0, 1]], [[1, 0]]], "float32")
+    >>> vectors = np.concatenate([vectors, negatives], axis=1)
+    >>> [f"{x:.2e}" for x in np.array(info_nce(np.array([-1, -1]), vectors))]
+    ['6.93e-01', '6.93e-01']
+    >>> [f"{x:.2e}" for x in np.array(info_nce(np.array([[0, 1], [1, 0]]), vectors))]
+    ['4.12e-09', '4.12e-09']
+
     Source: Aaron van den Oord et al., Representation Learning with Contrastive Predictive Coding,
     2018, https://arxiv.org/abs/1807.03748
     """
@@ -63,8 +75,9 @@ class InfoNCE(InBatchLoss):
     MultipleNegativesRanking.
 
     A sample weight multiplies the loss of the anchor of its row. A row of weight 0 is absent: its
-    texts are nobody's negatives. Labels are group ids, any integers, -1 for none (JAX holds 32
-    bits of them); `fit` without labels means that no row has a group.
+    texts are nobody's negatives. Labels are group ids of rows, and of hard negatives where they are
+    known: any integers, -1 for none, -2 for what is absent (JAX holds 32 bits of them). `fit`
+    without labels means that no row has a group.
 
     The loss grows with the batch, and so does its memory: it needs the B x B (1 + K) scores in
     float32, and temporaries of their size.

@@ -82,7 +82,8 @@ class SentenceEncoder:
 
         Args:
             loss: loss of the vectors (b, m, d) of the m texts of each example, or of what the head
-                makes of them. None: `losses.CoSENT` for scored pairs, else `losses.InfoNCE`.
+                makes of them; `fit` says what its labels are. None: `losses.CoSENT` for scored
+                pairs, else `losses.InfoNCE`.
             head: layer on the vectors that is there in training only, such as
                 `layers.PairClassifier`, `PairScore` or `LearnableTemperature`.
             optimizer: a Keras optimizer or its name, or None: AdamW, anew for each `fit`. This and
@@ -112,9 +113,10 @@ class SentenceEncoder:
     ):
         """Trains on examples, and keeps the epoch that is best on the validation examples.
 
-        The loss gets the scores of scored pairs; else the number of a group for each example, those
-        that share a text in one, so that `InfoNCE` does not push equal texts apart. Rows that fill
-        up a short batch have sample weight 0.
+        The loss gets the scores (b,) of scored pairs; else (b,) the group of each example, those
+        that share a text in one, so that `InfoNCE` does not push equal texts apart; with k negatives
+        (b, 1 + k), also the group that each of them belongs to (-1: none, -2: it is left out, being
+        a text of its own example). Rows that fill up a short batch have sample weight 0.
 
         Args:
             examples: list of `(text, text, score)`; or `(text, text)`, two that mean the same; or

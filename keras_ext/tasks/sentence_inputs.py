@@ -44,7 +44,7 @@ class ExampleBatches(keras.utils.PyDataset):
 
     Args:
         columns: list of m lists of int32 arrays, the token ids of the texts of each example.
-        targets: array (examples,), what the loss gets as `y_true`.
+        targets: array (examples, ...), what the loss gets as `y_true`.
         batch_size: int, examples of a batch.
         max_length: int, tokens of the longest row.
         pad_id: int, id of the padding token.

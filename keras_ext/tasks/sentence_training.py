@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_ext.data import check_examples
 from keras_ext.losses import CoSENT, InfoNCE
+from keras_ext.losses.contrastive import ABSENT, NO_GROUP
 from keras_ext.tasks.compilation import Compilations, guarded, replicas_of, strategy_scope
 from keras_ext.tasks.fitting import fit_and_keep
 from keras_ext.tasks.mean_over_examples import mean_over_examples
@@ -133,13 +134,16 @@ def default_loss(scored, score):
 
 
 def text_groups(columns):
-    """A number for each example, the same for those that share a text, directly or by others.
+    """The groups of examples, those that share a text, directly or by others; and of negatives.
 
     Args:
         columns: list of lists of texts: anchors, positives, and negatives, which join nothing.
 
     Returns:
-        int32 (examples,), numbers from 0; -1 where an example is alone.
+        int32 (examples,), or with k columns of negatives (examples, 1 + k): the number of the group
+        of each example, and for each negative that of the group whose texts it is among. -1 for an
+        example whose texts stand nowhere else, and for a negative of no group. -2 for a negative
+        that is the anchor or the positive of its own example.
     """
     parents = list(range(len(columns[0])))
 
@@ -153,9 +157,14 @@ def text_groups(columns):
     for texts in columns[:2]:
         for example, text in enumerate(texts):
             parents[root(example)] = root(first.setdefault(text, example))
-    roots = [root(example) for example in range(len(parents))]
-    counts = Counter(roots)
-    return np.array([one if counts[one] > 1 else -1 for one in roots], "int32")
+    rows = []
+    for texts in zip(*columns, strict=True):
+        groups = [root(first[text]) if text in first else NO_GROUP for text in texts]
+        left_out = [text in texts[:2] for text in texts[2:]]
+        rows.append([groups[0], *np.where(left_out, ABSENT, groups[2:]).tolist()])
+    counts = Counter(group for row in rows for group in row)
+    groups = [[NO_GROUP if counts[one] == 1 and one >= 0 else one for one in row] for row in rows]
+    return np.array(groups, "int32") if len(columns) > 2 else np.array(groups, "int32")[:, 0]
 
 
 def _best_by(examples):
@@ -190,13 +199,20 @@ def _report(kind, targets):
         if targets.min() == targets.max():
             line += ": all equal, so that there is nothing to rank"
         return line
-    shared = targets[targets >= 0]
-    if len(shared):
-        largest = max(Counter(shared.tolist()).values())
+    groups, *negatives = targets.reshape(len(targets), -1).T
+    sizes = Counter(groups[groups != NO_GROUP].tolist())
+    largest = max(sizes.values(), default=0)
+    if largest > 1:
         line += (
-            f", {len(shared)} of which share a text with others (at most {largest} in a group) and "
-            "are no negatives of each other"
+            f", {sum(size for size in sizes.values() if size > 1)} of which share a text with "
+            f"others (at most {largest} in a group) and are no negatives of each other"
         )
-        if largest == len(targets):
-            line += ": nothing is left to tell apart"
+    left_out = np.array(negatives) == ABSENT  # (k, examples)
+    if left_out.any():
+        line += (
+            f"; {left_out.any(axis=0).sum()} with a negative that is their own anchor or positive, "
+            "which is left out"
+        )
+    if largest == len(targets) and left_out.all():
+        line += ": nothing is left to tell apart"
     return line

@@ -377,9 +377,70 @@ def test_a_loss_that_is_not_finite_loses_nothing(arguments):
 
 def test_groups_join_examples_that_share_texts():
     columns = [["a", "b", "c", "x", "y"], ["b", "c", "d", "x", "z"], ["n", "n", "n", "n", "n"]]
-    groups = text_groups(columns).tolist()
+    groups, negatives = text_groups(columns).T.tolist()
     assert groups[0] == groups[1] == groups[2] != -1
     assert groups[3:] == [-1, -1]  # a text beside itself, and negatives, join nothing
+    assert negatives == [-1] * 5
+    np.testing.assert_array_equal(text_groups(columns[:2]), groups)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_fit_takes_equal_texts_for_what_they_are(chunk_size, capsys):
+    """Against the sum over the texts that are wrong for each anchor."""
+    rows = [
+        ("red car", "blue car", "grey boat"),
+        ("red tree", "grey tree", "blue car"),  # the positive of the first
+        ("red house", "blue tree", "red house"),  # itself
+    ]
+    wrong = [
+        ["grey boat", "grey tree", "blue tree"],
+        ["blue car", "blue car", "grey boat", "blue tree"],
+        ["blue car", "grey boat", "grey tree", "blue car"],
+    ]
+    encoder, losses = make_encoder(), []
+    for row, negatives in zip(rows, wrong, strict=True):
+        scores = encoder.similarity(row[:1], [row[1], *negatives])[0] / 0.05
+        losses.append(np.logaddexp.reduce(scores) - scores[0])
+    for loss in (None, Matryoshka(InfoNCE(), [16])):
+        encoder.compile(loss, optimizer=keras.optimizers.SGD(0.0))
+        history = encoder.fit(rows, batch_size=8, chunk_size=chunk_size, verbose=2).history
+        assert history["loss"][0] == pytest.approx(np.mean(losses), rel=1e-4)
+    report = "3 tuples; 1 with a negative that is their own anchor or positive, which is left out"
+    assert report in capsys.readouterr().out
+
+
+def test_the_report_counts_examples(capsys):
+    encoder = make_encoder()
+    encoder.compile(optimizer=keras.optimizers.SGD(0.0))
+    for rows, end in (
+        ([("a", "b", "c"), ("d", "e", "a")], "2 tuples"),  # an id, but nothing in common
+        (
+            [("a", "b", "a"), ("b", "c", "b")],
+            "2 of which share a text with others (at most 2 in a group) and are no negatives of "
+            "each other; 2 with a negative that is their own anchor or positive, which is left "
+            "out: nothing is left to tell apart",
+        ),
+        (
+            [("a", "b", "a"), ("b", "c", "d")],
+            "each other; 1 with a negative that is their own anchor or positive, which is left out",
+        ),
+    ):
+        encoder.fit(rows, verbose=2)
+        assert capsys.readouterr().out.splitlines()[0].endswith(end)
+
+
+def test_a_loss_of_ones_own_gets_the_groups():
+    shapes = set()
+
+    def loss(groups, vectors):
+        shapes.add(tuple(groups.shape[1:]))
+        return keras.ops.sum(vectors, axis=(1, 2))
+
+    encoder = make_encoder()
+    encoder.compile(loss, optimizer=keras.optimizers.SGD(0.0))
+    for examples in (PAIRS, TRIPLETS, [(*row, "a") for row in TRIPLETS]):
+        encoder.fit(examples, batch_size=4, verbose=0)
+    assert shapes == {(), (2,), (3,)}
 
 
 def test_whitening_makes_vectors_white():
