@@ -68,7 +68,7 @@ class BertEncoder(keras.Model):
 
     Call arguments:
         inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
-            true = token; with `custom_position_ids` also `position_ids` (b, n) int32.
+            true = token; with `custom_position_ids` also `position_ids` (b, n) float32.
 
     Returns:
         (b, n, hidden_dim) in the compute dtype. With heads a dict of that as `sequence_output` and,

@@ -15,13 +15,15 @@ def encoder_inputs(num_segments=2, custom_position_ids=False):
 
     Returns:
         Dict of `keras.Input`s: `token_ids` and `segment_ids` (b, n) int32, `padding_mask` (b, n)
-        bool, true = token, `position_ids` (b, n) int32.
+        bool, true = token, `position_ids` (b, n) float32: positions may be fractions.
     """
     dtypes = {"token_ids": "int32", "segment_ids": "int32", "padding_mask": "bool"}
     if not num_segments:
         del dtypes["segment_ids"]
     if custom_position_ids:
-        dtypes["position_ids"] = "int32"
+        # Keras casts to the dtype of an input without a word. As int32 fractions would be cut; the
+        # integers below 2^24 are float32 numbers.
+        dtypes["position_ids"] = "float32"
     return {name: keras.Input((None,), dtype=dtype, name=name) for name, dtype in dtypes.items()}
 
 

@@ -63,8 +63,8 @@ def build_transformer_model(
 
     Returns:
         Functional `keras.Model` with a list of inputs: `Input-Token`, `Input-Segment` (if there are
-        segments) and `Input-Position` (with `custom_position_ids`), (b, n) int; or a
-        `Transformer`.
+        segments), (b, n) int32, and `Input-Position` (with `custom_position_ids`), (b, n) float32;
+        or a `Transformer`.
 
     Raises:
         ValueError: for a config that is no JSON, lacks a field or has an impossible value, an
@@ -114,7 +114,7 @@ def flat_model(encoder, sequence_length=None):
         Functional `keras.Model`.
     """
     inputs = {
-        ours: keras.Input((sequence_length,), dtype="int32", name=name)
+        ours: keras.Input((sequence_length,), dtype=encoder.input[ours].dtype, name=name)
         for ours, name in INPUTS.items()
         if ours in encoder.input
     }

@@ -143,7 +143,7 @@ def _looks_up(graph, node, name):
         inner = read_graph(config)
         slots = zip(node.inputs, inner.inputs, strict=True)
         return all(holds_ids(inner, slot) for source, slot in slots if source == (name, 0))
-    if kind in ("PositionEmbedding", "SinusoidalPositionEmbedding"):
+    if kind == "PositionEmbedding":
         return node.inputs[0] != (name, 0)
     # The Lambdas that read inputs are bert4keras' masks.
     return kind in ("Embedding", "Lambda")

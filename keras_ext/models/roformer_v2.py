@@ -64,7 +64,7 @@ class RoFormerV2Encoder(keras.Model):
 
     Call arguments:
         inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
-            true = token; with `custom_position_ids` also `position_ids` (b, n) int32.
+            true = token; with `custom_position_ids` also `position_ids` (b, n) float32.
 
     Returns:
         (b, n, hidden_dim) in the compute dtype; `with_mlm` a dict of that as `sequence_output` and

@@ -41,7 +41,10 @@ def test_a_converted_model_gives_the_outputs_of_bert4keras(legacy, tmp_path, nam
     data = np.load(folder / "data.npz")
     inputs = list(inputs_of(data).values())
     assert_parity(model(inputs if len(inputs) > 1 else inputs[0]), data)
-    assert [tensor.dtype for tensor in model.inputs] == ["int32"] * len(inputs)
+    dtypes = ["int32"] * len(inputs)
+    if name == "roformer-custom-position":
+        dtypes[-1] = "float32"  # nothing looks them up
+    assert [tensor.dtype for tensor in model.inputs] == dtypes
     assert not model.compiled
     stored = set(read_legacy_hdf5(folder / "weights.h5").layers)
     if "nested" not in name:  # where the layers of the inner model are laid open

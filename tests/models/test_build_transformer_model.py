@@ -64,6 +64,18 @@ def test_it_is_the_encoder_with_a_list_of_inputs_and_the_mask_of_the_ids(config)
     )
 
 
+def test_positions_may_be_fractions(config):
+    model = shuffled(build_transformer_model(config(), custom_position_ids=True))
+    table = model.get_layer("Embedding-Position").embeddings
+    positions = np.tile(np.arange(6) / 2, (2, 1))
+    result = np.array(model([TOKENS, SEGMENTS, positions]))
+    rows, places = keras.ops.convert_to_numpy(table), np.arange(6)
+    between = (rows[places // 2] + rows[(places + 1) // 2]) / 2
+    table.assign(np.concatenate([between, rows[6:]]))
+    expected = np.array(model([TOKENS, SEGMENTS, np.tile(places, (2, 1))]))
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
 def test_the_config_is_read_as_in_bert4keras(config):
     model = build_transformer_model(config(hidden_act="relu"))
     assert model.get_layer("Embedding-Segment").input_dim == 3

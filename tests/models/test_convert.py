@@ -227,6 +227,38 @@ def test_inputs_that_are_looked_up_become_whole_numbers_and_others_stay(save, tm
     assert [tensor.name for tensor in model.inputs] == ["ids", "x"] and model.name == "new"
 
 
+def test_positions_that_nothing_looks_up_stay_numbers(run, rng):
+    """bert4keras rounds down what is to be found in a table, and turns by fractions."""
+    layers = [
+        vectors("x"),
+        ids("rows"),
+        ids("angles"),
+        layer("PositionEmbedding", "table", [("x", 0), ("rows", 0)], input_dim=9, output_dim=4),
+        layer(
+            "SinusoidalPositionEmbedding",
+            "turns",
+            [("x", 0), ("angles", 0)],
+            output_dim=2,
+            merge_mode="zero",
+            custom_position_ids=True,
+        ),
+        attention("a", *[("table", 0, {"p_bias": "rotary"})] * 3, ("turns", 0)),
+    ]
+    parts = ("q_dense", "k_dense", "v_dense", "o_dense")
+    weights = {
+        "table": {"embeddings": rng.normal(size=(9, 4))},
+        "a": {f"{part}/kernel": rng.normal(size=(4, 4)) for part in parts},
+    }
+    model = run(layers, ["x", "rows", "angles"], [("a", 0)], weights)
+    assert [tensor.dtype for tensor in model.inputs] == ["float32", "int32", "float32"]
+    x, rows = rng.normal(size=(1, 4, 4)), np.arange(4)[None]
+    near, far, cut = (
+        np.array(model([x, rows, angles])) for angles in (rows / 2, rows / 2 + 0.5, rows // 2)
+    )
+    np.testing.assert_allclose(far, near, atol=1e-5)
+    assert np.abs(near - cut).max() > 1e-2
+
+
 def test_all_layers_without_a_counterpart_are_listed_and_the_target_is_left_alone(save, tmp_path):
     (tmp_path / "new.keras").write_text("before")
     layers = [

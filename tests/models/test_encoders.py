@@ -57,6 +57,10 @@ def hidden(model, batch):
     return np.array(output["sequence_output"] if isinstance(output, dict) else output)
 
 
+def float32(tensor):
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
+
+
 @every_encoder
 def test_padding_changes_nothing(encoder, batch):
     model = encoder(**ENCODERS[encoder])
@@ -198,6 +202,38 @@ def test_tokens_with_their_positions_may_stand_in_any_order(encoder, batch, rng)
     shuffled["position_ids"] = np.tile(order, (3, 1)).astype("int32")
     expected = hidden(model, batch)[:, order]
     np.testing.assert_allclose(hidden(given, shuffled), expected, atol=2e-5)
+
+
+@having("custom_position_ids")
+def test_positions_may_be_fractions(encoder, batch):
+    """Tables interpolate; of rotary positions only the distances matter."""
+    model, places = make(encoder, custom_position_ids=True), np.arange(6)
+    halves = np.tile(places / 2, (3, 1)).astype("float32")
+    result = hidden(model, {**batch, "position_ids": halves})
+    if any(layer.name == "Embedding-Position" for layer in model.layers):
+        other, places = make(encoder, custom_position_ids=True), np.tile(places, (3, 1))
+        table = other.get_layer("Embedding-Position").embeddings
+        rows = keras.ops.convert_to_numpy(table)
+        between = (rows[places[0] // 2] + rows[(places[0] + 1) // 2]) / 2
+        table.assign(np.concatenate([between, rows[6:]]))
+        expected = hidden(other, {**batch, "position_ids": places})
+    else:
+        expected = hidden(model, {**batch, "position_ids": halves + 7.5})
+    np.testing.assert_allclose(result, expected, atol=5e-5)
+    cut = hidden(model, {**batch, "position_ids": np.floor(halves)})
+    assert np.abs(result - cut).max() > 1e-3
+
+
+def test_fractions_are_not_rounded_in_half_precision(batch):
+    """Between 1024 and 2048 the bfloat16 numbers are 8 apart."""
+    arguments = {"custom_position_ids": True, "residual": "pre", "dtype": "mixed_bfloat16"}
+    model, places = make(models.RoFormerEncoder, **arguments), np.arange(6.0) * 4.5
+    near, far, rounded = (
+        float32(model({**batch, "position_ids": np.tile(positions, (3, 1))}))
+        for positions in (places, places + 1024, (places + 1024) // 8 * 8)
+    )
+    np.testing.assert_allclose(far, near, atol=0.02)
+    assert np.abs(near - rounded).max() > 0.1
 
 
 @pytest.mark.parametrize(
