@@ -1,12 +1,13 @@
 """Folders of the sentence-transformers library: which modules, with which settings."""
 
 import json
+import re
 from pathlib import Path
 
 import keras
 
 from keras_ext.data import Tokenizer
-from keras_ext.models import encoder_from_huggingface
+from keras_ext.models import RoFormerEncoder, encoder_from_huggingface
 from keras_ext.models.safetensors_file import read_safetensors
 from keras_ext.tasks.sentence_encoder import SentenceEncoder
 from keras_ext.tasks.sentence_model import project
@@ -20,12 +21,18 @@ POOLINGS = {  # our name -> the flags of old files; new ones hold `pooling_mode`
 NAMES = {"lasttoken": "last"}
 UNKNOWN = ("pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens")
 SIMILARITIES = {None: "cosine", "cosine": "cosine", "dot": "dot"}
+ROTARY_LENGTH = 1536  # Hugging Face's for a RoFormer, where the config has no other
+# Tokenizers that look whole words up before they split them; the first is what a RoFormer has
+# where the folder does not say.
+BY_WORDS = (None, "RoFormerTokenizer", "RoFormerTokenizerFast")
+CHINESE_WORD = re.compile("[\u3400-\u9fff]{2,}")
 ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", None: "linear"}
 
 
 def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
-    """A `SentenceEncoder` from a folder of the sentence-transformers library that holds a BERT.
+    """A `SentenceEncoder` from a folder of the sentence-transformers library.
 
+    The encoder inside is a BERT, ALBERT, ELECTRA or RoFormer (`models.encoder_from_huggingface`).
     `modules.json` says what stands there: pooling, projections (its Dense), normalisation, the
     length at which texts are cut and the similarity are taken over.
 
@@ -39,8 +46,9 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
         A `SentenceEncoder` that gives the same vectors.
 
     Raises:
-        ValueError: if the folder holds another kind of module, pooling, activation or similarity,
-            or a default prompt, which are not known here.
+        ValueError: if the folder holds another kind of encoder, module, pooling, activation or
+            similarity, a default prompt, or a tokenizer that splits Chinese into words first (that
+            of RoFormers whose vocabulary holds such words), which are not known here.
 
     Example:
 
@@ -69,19 +77,14 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
         )
     encoder = encoder_from_huggingface(base, dtype=dtype)
     settings = _read(base / "sentence_bert_config.json", {})
-    if max_length is None:
-        # Old folders have it beside the model, new ones in the settings of the tokenizer.
-        tokens = _read(base / "tokenizer_config.json", {}).get("model_max_length")
-        longest = settings.get("max_seq_length") or tokens or encoder.max_sequence_length
-        max_length = int(min(longest, encoder.max_sequence_length))
     normalize = kinds[-1] == "Normalize"
     sentences = SentenceEncoder(
         encoder,
-        _tokenizer(base, settings.get("do_lower_case", False)),
+        _tokenizer(base, settings, encoder),
         pooling=_pooling(folder / modules[1][1]),
         normalize=normalize,
         score=SIMILARITIES[similarity],
-        max_length=max_length,
+        max_length=_longest(base, settings, encoder) if max_length is None else max_length,
     )
     for kind, path in modules:
         if kind == "Dense":
@@ -109,16 +112,46 @@ def _read(path, default=None):
         raise ValueError(f"{path.name} cannot be read ({error}). Received: {str(path)!r}") from None
 
 
-def _tokenizer(folder, lowercase):
-    if lowercase:
+def _longest(folder, settings, encoder):
+    """The number of tokens at which texts are cut."""
+    positions = getattr(encoder, "max_sequence_length", None)
+    if positions is None:  # rotary ones have no end, but the folder's have
+        positions = _read(folder / "config.json").get("max_position_embeddings", ROTARY_LENGTH)
+    # Old folders have it beside the model, new ones in the settings of the tokenizer.
+    tokens = _read(folder / "tokenizer_config.json", {}).get("model_max_length")
+    return int(min(settings.get("max_seq_length") or tokens or positions, positions))
+
+
+def _tokenizer(folder, settings, encoder):
+    if settings.get("do_lower_case", False):
         raise ValueError(
             "A text that is lowered before a tokenizer which keeps the case is not known here. "
             f"Received: do_lower_case=True in {str(folder)!r}"
         )
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.from_file(folder / "tokenizer.json")
     settings = _read(folder / "tokenizer_config.json", {})
-    return Tokenizer.from_vocab(folder / "vocab.txt", lowercase=settings.get("do_lower_case", True))
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    elif (folder / "vocab.txt").is_file():
+        lowercase = settings.get("do_lower_case", True)
+        tokenizer = Tokenizer.from_vocab(folder / "vocab.txt", lowercase)
+    else:
+        raise ValueError(
+            "Expected the tokenizer as tokenizer.json or vocab.txt; a fast tokenizer of Hugging Face "
+            f"writes the former. Received: neither of them in {str(folder)!r}"
+        )
+    by_words = isinstance(encoder, RoFormerEncoder) and settings.get("tokenizer_class") in BY_WORDS
+    model = json.loads(tokenizer.to_json())["model"]
+    if (
+        by_words
+        and model["type"] == "WordPiece"
+        and any(map(CHINESE_WORD.fullmatch, model["vocab"]))
+    ):
+        raise ValueError(
+            "A tokenizer that splits Chinese into words (by jieba) before it looks them up is not "
+            "known here: it would give other tokens. "
+            f"Received: tokenizer_class={settings.get('tokenizer_class')!r} in {str(folder)!r}"
+        )
+    return tokenizer
 
 
 def _pooling(folder):

@@ -5,15 +5,29 @@ import json
 import keras
 import numpy as np
 import pytest
+import tokenizers
 from safetensors.numpy import save_file
 
 from keras_ext.data import read_pairs
-from keras_ext.models import BertEncoder, load_huggingface_weights, save_huggingface
+from keras_ext.models import (
+    AlbertEncoder,
+    BertEncoder,
+    ElectraEncoder,
+    RoFormerEncoder,
+    load_huggingface_weights,
+    save_huggingface,
+)
 from keras_ext.tasks import sentence_encoder_from_huggingface
 from tests.tasks.sentences import TEXTS
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "green", "grey", "car", "tree", "a"]
 SIZES = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
+ENCODERS = {
+    BertEncoder: {"max_sequence_length": 16},
+    AlbertEncoder: {"max_sequence_length": 16, "embedding_dim": 4},
+    ElectraEncoder: {"max_sequence_length": 16, "embedding_dim": 4},
+    RoFormerEncoder: {},
+}
 MODULES = {
     "Transformer": "",
     "Pooling": "1_Pooling",
@@ -31,11 +45,18 @@ def write(path, content):
 def make_folder(tmp_path):
     """Writes a folder of the modules; returns its path and the encoder inside."""
 
-    def make(kinds=("Transformer", "Pooling"), pooling=None, settings=None, activation="Tanh"):
+    def make(
+        kinds=("Transformer", "Pooling"),
+        pooling=None,
+        settings=None,
+        activation="Tanh",
+        kind=BertEncoder,
+        words=WORDS,
+    ):
         keras.utils.set_random_seed(1)
-        encoder = BertEncoder(len(WORDS), **SIZES, max_sequence_length=16)
+        encoder = kind(len(words), **SIZES, **ENCODERS[kind])
         save_huggingface(encoder, tmp_path)
-        (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+        (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
         modules = [
             {"idx": i, "name": str(i), "path": MODULES.get(kind, kind), "type": f"somewhere.{kind}"}
             for i, kind in enumerate(kinds)
@@ -106,6 +127,72 @@ def test_the_longest_text_of_new_folders(make_folder, tokens, expected):
     if tokens is not None:
         write(folder / "tokenizer_config.json", {"model_max_length": tokens})
     assert sentence_encoder_from_huggingface(folder).settings["max_length"] == expected
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_each_kind_of_encoder(make_folder, kind):
+    folder, encoder, _ = make_folder(kind=kind)
+    loaded = sentence_encoder_from_huggingface(folder)
+    assert loaded.settings["max_length"] == 12
+    for text, ids in (("red car", [4, 8]), ("a grey tree", [10, 7, 9])):
+        expected = hidden_states(encoder, ids).mean(axis=0)
+        np.testing.assert_allclose(loaded.encode(text), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("positions", "tokens", "expected"),
+    [(None, None, 1536), (9, None, 9), (9, 10**30, 9), (9, 7, 7), (None, 10**30, 1536)],
+)
+def test_the_longest_text_of_rotary_positions(make_folder, positions, tokens, expected):
+    folder, *_ = make_folder(kind=RoFormerEncoder)
+    (folder / "sentence_bert_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    assert "max_position_embeddings" not in config
+    if positions is not None:
+        write(folder / "config.json", {**config, "max_position_embeddings": positions})
+    if tokens is not None:
+        write(folder / "tokenizer_config.json", {"model_max_length": tokens})
+    loaded = sentence_encoder_from_huggingface(folder)
+    assert loaded.settings["max_length"] == expected
+    longer = sentence_encoder_from_huggingface(folder, max_length=2000)
+    assert longer.settings["max_length"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "settings", "known"),
+    [
+        (RoFormerEncoder, ["\u6c7d\u8f66"], None, False),
+        (RoFormerEncoder, ["\u6c7d\u8f66"], {"tokenizer_class": "RoFormerTokenizer"}, False),
+        (RoFormerEncoder, ["\u6c7d\u8f66"], {"tokenizer_class": "BertTokenizer"}, True),
+        (RoFormerEncoder, ["\u6c7d", "##\u8f66"], {"tokenizer_class": "RoFormerTokenizer"}, True),
+        (BertEncoder, ["\u6c7d\u8f66"], None, True),
+    ],
+)
+def test_a_tokenizer_that_knows_chinese_words(make_folder, kind, words, settings, known):
+    folder, *_ = make_folder(kind=kind, words=[*WORDS, *words])
+    if settings is not None:
+        write(folder / "tokenizer_config.json", settings)
+    if known:
+        assert sentence_encoder_from_huggingface(folder)
+    else:
+        with pytest.raises(ValueError, match="jieba.*Received: tokenizer_class"):
+            sentence_encoder_from_huggingface(folder)
+
+
+def test_a_sentencepiece_tokenizer(make_folder):
+    """As ALBERT's: with its own names of the special tokens, and pieces that have a score."""
+    folder, encoder, _ = make_folder(kind=AlbertEncoder)
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(ValueError, match="tokenizer.json or vocab.txt"):
+        sentence_encoder_from_huggingface(folder)
+    pieces = ["<pad>", "<unk>", "[CLS]", "[SEP]", "\u2581red", "\u2581c", "ar", "a", "r"]
+    model = tokenizers.models.Unigram([(piece, -1.0 - i) for i, piece in enumerate(pieces)], 1)
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    backend.save(str(folder / "tokenizer.json"))
+    expected = hidden_states(encoder, [4, 5, 6]).mean(axis=0)
+    loaded = sentence_encoder_from_huggingface(folder)
+    np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
 
 
 def test_the_similarity_is_taken_over(make_folder):
