@@ -364,6 +364,21 @@ ROWS = [
         POSITIONS,
         "other",
     ),
+    LayerRow(models.AlbertUnsharedEncoder, {**ENCODER, "embedding_dim": 6}, BATCH),
+    LayerRow(
+        models.AlbertUnsharedEncoder,
+        {
+            **ENCODER,
+            **OTHER_ENCODER,
+            **WIDTHS,
+            **HEADS,
+            "max_sequence_length": 9,
+            "hierarchical_position": 0.3,
+            "custom_position_ids": True,
+        },
+        POSITIONS,
+        "other",
+    ),
     LayerRow(
         models.ElectraEncoder, {**ENCODER, "embedding_dim": 6, "with_discriminator": True}, BATCH
     ),

@@ -1,6 +1,7 @@
 """Encoders, and reading their weights from files."""
 
 from keras_ext.models.albert import AlbertEncoder
+from keras_ext.models.albert_unshared import AlbertUnsharedEncoder
 from keras_ext.models.bert import BertEncoder
 from keras_ext.models.bert4keras import load_bert4keras_weights, save_bert4keras_weights
 from keras_ext.models.bigram_roformer import BigramRoFormerEncoder
@@ -31,6 +32,7 @@ from keras_ext.models.safetensors_file import read_safetensors
 
 __all__ = [
     "AlbertEncoder",
+    "AlbertUnsharedEncoder",
     "BertEncoder",
     "BigramRoFormerEncoder",
     "ConversionReport",

@@ -4,6 +4,7 @@ import inspect
 import warnings
 
 from keras_ext.models.albert import AlbertEncoder
+from keras_ext.models.albert_unshared import AlbertUnsharedEncoder
 from keras_ext.models.bert import BertEncoder
 from keras_ext.models.config_values import check_number
 from keras_ext.models.electra import ElectraEncoder
@@ -16,7 +17,7 @@ ENCODERS = {
     "bert": BertEncoder,
     "roberta": BertEncoder,
     "albert": AlbertEncoder,
-    "albert_unshared": BertEncoder,
+    "albert_unshared": AlbertUnsharedEncoder,
     "nezha": NezhaEncoder,
     "roformer": RoFormerEncoder,
     "roformer_v2": RoFormerV2Encoder,

@@ -3,7 +3,6 @@
 import warnings
 from fnmatch import fnmatchcase
 
-from keras_ext.models import names
 from keras_ext.models.bert4keras_config import encoder_arguments, encoder_class
 from keras_ext.models.google import load_google_weights
 from keras_ext.models.name_lookup import CONSTANTS
@@ -71,8 +70,6 @@ def encoder_from_google(
         arguments["vocabulary_size"] = len(keep_tokens)
     arguments["vocabulary_size"] += len(compound_tokens or ())
     encoder = kind(**arguments)
-    if model == "albert_unshared":
-        encoder.weight_names = names.ALBERT_UNSHARED
     if checkpoint_path is not None:
         allow_missing = ("*",) if ignore_invalid_weights else ()
         report = load_google_weights(

@@ -1,15 +1,18 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 
 from keras_ext.models import (
     AlbertEncoder,
-    BertEncoder,
+    AlbertUnsharedEncoder,
     build_transformer_model,
     encoder_from_google,
     save_google_weights,
+    save_huggingface,
 )
+from keras_ext.models.tensorflow_checkpoint import read_tensors, tensor_names
 
 CONFIG = {
     "attention_probs_dropout_prob": 0.1,
@@ -41,13 +44,36 @@ def paths(tmp_path):
 @pytest.mark.parametrize("model", ["albert", "albert_unshared", "ALBERT_Unshared"])
 def test_it_is_the_model_of_bert4keras_with_inputs_by_name(paths, batch, model):
     encoder = encoder_from_google(*paths, model=model)
-    assert type(encoder) is (AlbertEncoder if model == "albert" else BertEncoder)
+    assert type(encoder) is (AlbertEncoder if model == "albert" else AlbertUnsharedEncoder)
     assert encoder.dropout == 0.2
     flat = build_transformer_model(*paths, model=model)
     ids = np.maximum(batch["token_ids"], 1)
     batch = {**batch, "token_ids": ids, "padding_mask": np.ones(ids.shape, bool)}
     expected = np.array(flat([ids, batch["segment_ids"]]))
     np.testing.assert_allclose(np.array(encoder(batch)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["albert", "albert_unshared"])
+def test_names_are_kept_in_a_keras_file(paths, tmp_path, model):
+    heads = {"with_nsp": True, "with_mlm": True}
+    encoder_from_google(*paths, model=model, **heads).save(tmp_path / "encoder.keras")
+    loaded = keras.models.load_model(tmp_path / "encoder.keras")
+    save_google_weights(loaded, tmp_path / "again.ckpt")
+    names = tensor_names(paths[1])
+    assert tensor_names(tmp_path / "again.ckpt") == names
+    again = read_tensors(tmp_path / "again.ckpt", names)
+    for name, expected in read_tensors(paths[1], names).items():
+        np.testing.assert_array_equal(again[name], expected)
+
+
+def test_what_the_file_of_an_albert_has_no_place_for(paths, tmp_path):
+    encoder = encoder_from_google(*paths, model="albert_unshared")
+    with pytest.raises(ValueError, match="format is known for .* Received: encoder=AlbertUnshared"):
+        save_huggingface(encoder, tmp_path / "folder")
+    kernel = encoder.get_layer("Transformer-1-FeedForward").intermediate_dense.kernel
+    kernel.assign(kernel + 1)
+    with pytest.raises(ValueError, match="shared by different weights"):
+        save_google_weights(encoder, tmp_path / "again.ckpt")
 
 
 def test_the_vocabulary_can_be_changed_on_the_way(paths):
