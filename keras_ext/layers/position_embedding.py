@@ -61,36 +61,42 @@ class PositionEmbedding(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        # Sums of rows are taken before they are rounded.
         self.embeddings = self.add_weight(
             shape=(self.input_dim, input_shape[-1]),
             initializer=self.embeddings_initializer,
+            autocast=False,
             name="embeddings",
         )
 
     def call(self, inputs, positions=None):
         inputs = ops.cast(inputs, self.compute_dtype)
-        table = ops.cast(self.embeddings, self.compute_dtype)
-        if positions is None:
-            self._check_length(inputs.shape)
-            if not self.hierarchical:
-                return inputs + table[: ops.shape(inputs)[1]]
-            positions = ops.arange(ops.shape(inputs)[1], dtype="int32")
-            return inputs + self._vectors(table, positions)
+        if positions is not None:
+            return inputs + ops.cast(self._vectors(positions), self.compute_dtype)
+        self._check_length(inputs.shape)
+        length = ops.shape(inputs)[1]
+        if not self.hierarchical:
+            return inputs + ops.cast(self.embeddings, self.compute_dtype)[:length]
+        vectors = self._rows(ops.arange(length, dtype="int32"))
+        return inputs + ops.cast(vectors, self.compute_dtype)
+
+    def _vectors(self, positions):
+        """The vectors of positions, float32 (..., n, d)."""
         positions = ops.convert_to_tensor(positions)
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(positions.dtype)):
             # Beyond a table backends differ: an error, NaN, the last row.
-            positions = ops.clip(ops.cast(positions, "int32"), 0, self._longest - 1)
-            return inputs + self._vectors(table, positions)
+            return self._rows(ops.clip(ops.cast(positions, "int32"), 0, self._longest - 1))
         positions = ops.clip(ops.cast(positions, "float32"), 0, self._longest - 1)
         lower = ops.floor(positions)
-        fraction = ops.cast(ops.expand_dims(positions - lower, -1), self.compute_dtype)
+        fraction = ops.expand_dims(positions - lower, -1)
         lower = ops.cast(lower, "int32")
         upper = ops.minimum(lower + 1, self._longest - 1)
-        lower, upper = self._vectors(table, lower), self._vectors(table, upper)
-        return inputs + lower + fraction * (upper - lower)
+        lower, upper = self._rows(lower), self._rows(upper)
+        return lower + fraction * (upper - lower)
 
-    def _vectors(self, table, positions):
-        """The vectors of whole positions, (..., n, d)."""
+    def _rows(self, positions):
+        """The vectors of whole positions, float32 (..., n, d)."""
+        table = ops.cast(self.embeddings, "float32")
         if not self.hierarchical:
             return ops.take(table, positions, axis=0)
         alpha = self.hierarchical

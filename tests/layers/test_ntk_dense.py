@@ -59,6 +59,14 @@ def test_float16_holds_what_the_product_of_kernels_of_size_1_would_not():
     )
 
 
+def test_the_root_is_not_rounded_in_half_precision():
+    """In bfloat16 the third of a number would be 0.2 % larger, of every number."""
+    layer = NTKDense(9, kernel_initializer="identity", use_bias=False, dtype="mixed_bfloat16")
+    x = to_numpy(keras.random.uniform((500, 9), 1, 2, dtype="bfloat16", seed=0)).astype("float32")
+    thirds = to_numpy(keras.ops.cast(layer(x), "float32"))
+    np.testing.assert_allclose(np.mean(3 * thirds / x), 1.0, atol=3e-4)
+
+
 def test_units_below_1_are_refused():
     with pytest.raises(ValueError, match="positive. Received: units=0"):
         NTKDense(0)

@@ -77,6 +77,21 @@ def test_float_positions_are_not_rounded_in_half_precision(policy):
     assert np.array(output).ravel().tolist() == [1, 1, 1, 0, 0.5]
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_vectors_between_and_hierarchical_ones_are_rounded_once(policy):
+    layer = PositionEmbedding(20, "random_normal", hierarchical=0.3, dtype=policy)
+    whole = PositionEmbedding(20, hierarchical=0.3)
+    for each in (layer, whole):
+        each.build((None, None, 8))
+    whole.set_weights(layer.get_weights())
+    zeros = np.zeros((1, 400, 8), "float32")
+    for positions in (None, np.arange(400)[None], np.arange(400)[None] * 0.9):
+        expected = whole(zeros, positions=positions)
+        rounded = keras.ops.cast(keras.ops.cast(expected, layer.compute_dtype), "float32")
+        output = keras.ops.cast(layer(zeros, positions=positions), "float32")
+        np.testing.assert_array_equal(np.array(output), np.array(rounded))
+
+
 @pytest.mark.parametrize("arguments", [{"input_dim": 4}, {"input_dim": 2, "hierarchical": 0.3}])
 @pytest.mark.parametrize("way", ["plain", "compiled"])
 def test_whole_positions_outside_count_as_the_nearest(arguments, way):

@@ -7,6 +7,7 @@ from gradients import to_numpy
 
 from keras_ext import models
 from keras_ext.models import load_google_weights, names_in, save_google_weights
+from keras_ext.models.blocks import post_norm
 from keras_ext.ops.deepnorm import deepnorm_constants
 
 SIZES = {
@@ -85,6 +86,23 @@ def test_output_is_that_of_the_formula(encoder, residual, batch):
     assert ("Output-Norm" in names) == ("Embedding-Norm" not in names) == (residual == "pre")
     expected = reference(model, batch, residual)
     np.testing.assert_allclose(to_numpy(model(batch)), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_alpha_is_not_rounded_in_half_precision(policy):
+    """A branch of minus the rounded alpha leaves what rounding takes."""
+    alpha = deepnorm_constants(24)[0]
+    half = keras.DTypePolicy(policy).compute_dtype
+    rounded = float(keras.ops.cast(keras.ops.cast(alpha, half), "float32"))
+    bias = keras.initializers.Constant(-rounded)
+    layer = keras.layers.Dense(4, kernel_initializer="zeros", bias_initializer=bias, dtype=policy)
+    block = post_norm(layer, 0.0, keras.layers.Identity, alpha)
+    inputs = keras.Input((4,), dtype=half)
+    model = keras.Model(inputs, block(inputs))
+    assert model.output.dtype == half
+    output = to_numpy(keras.ops.cast(model(np.ones((1, 4), "float32")), "float32"))
+    assert abs(alpha - rounded) > 1e-4 * alpha
+    np.testing.assert_allclose(output, alpha - rounded, rtol=0.01)
 
 
 def test_post_is_the_default_and_the_config_keeps_the_choice():
