@@ -61,6 +61,7 @@ class LearnableTemperature(keras.layers.Layer):
             (),
             initializer=keras.initializers.Constant(-math.log(self.initial)),
             constraint=self._above_minimum,
+            dtype="float32",  # whatever the policy: small steps must count
             autocast=False,
             name="log_scale",
         )

@@ -52,7 +52,12 @@ class RampedResidual(keras.layers.Layer):
         joined_shape(input_shape)  # raises where there is none
         # bfloat16 would count no further than 256.
         self.counter = self.add_weight(
-            (), initializer="zeros", trainable=False, autocast=False, name="counter"
+            (),
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name="counter",
         )
 
     def call(self, inputs, training=None):

@@ -47,7 +47,7 @@ def test_it_counts_the_steps_of_fit_and_is_saved(pair, tmp_path, jit):
     np.testing.assert_array_equal(np.array(again(x)), np.array(model(x)))
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 def test_half_precision_counts_beyond_what_it_can_count_itself(pair, policy):
     layer = RampedResidual(5000, dtype=policy)
     layer.build([(2, 3, 4)] * 2)
