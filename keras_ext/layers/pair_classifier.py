@@ -30,7 +30,8 @@ class PairClassifier(keras.layers.Layer):
         inputs: (batch, 2, d).
 
     Returns:
-        float32 (batch, classes), whatever the policy.
+        float32 (batch, classes), computed in it whatever the policy: the difference of vectors that
+        are almost equal is lost in half precision.
 
     Raises:
         ValueError: for `classes` below 1, an unknown, repeated or missing part, or inputs of
@@ -62,11 +63,9 @@ class PairClassifier(keras.layers.Layer):
         self.classes = classes
         self.parts = parts
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.autocast = False
         self.dense = keras.layers.Dense(
-            classes,
-            kernel_initializer=self.kernel_initializer,
-            dtype=self.dtype_policy,
-            name="dense",
+            classes, kernel_initializer=self.kernel_initializer, dtype="float32", name="dense"
         )
 
     def build(self, input_shape):
@@ -74,10 +73,10 @@ class PairClassifier(keras.layers.Layer):
         self.dense.build((input_shape[0], len(self.parts) * input_shape[-1]))
 
     def call(self, inputs):
+        inputs = ops.cast(inputs, "float32")
         first, second = inputs[:, 0], inputs[:, 1]  # (b, d)
         parts = [PARTS[name](first, second) for name in self.parts]
-        logits = self.dense(ops.concatenate(parts, axis=-1))
-        return ops.cast(logits, "float32")
+        return self.dense(ops.concatenate(parts, axis=-1))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.classes)

@@ -1,5 +1,4 @@
 import keras
-from keras import ops
 
 from keras_ext.ops import pool
 
@@ -14,7 +13,8 @@ class Pooling(keras.layers.Layer):
         "max":         component by component, the maximum over the tokens
         "last":        h of the last token
 
-    Padding changes nothing. A row without tokens gives 0.
+    Padding changes nothing. A row without tokens gives 0. What is in float32 is never rounded to
+    the compute dtype.
 
     Args:
         mode: one of these. Defaults to "mean".
@@ -49,14 +49,15 @@ class Pooling(keras.layers.Layer):
             raise ValueError(f"The pooling is one of {self.MODES}. Received: {mode=}")
         self.mode = mode
         self.supports_masking = True
+        self.autocast = False
 
     def call(self, inputs, mask=None):
         if self.mode != "first_last":
-            return ops.cast(pool(inputs, mask, self.mode), "float32")
+            return pool(inputs, mask, self.mode)
         self._check_two(inputs)
         if isinstance(mask, (list, tuple)):  # Keras collects the masks of the tensors
             mask = mask[0]
-        first, last = (ops.cast(pool(hidden, mask), "float32") for hidden in inputs)
+        first, last = (pool(hidden, mask) for hidden in inputs)
         return (first + last) / 2.0
 
     def _check_two(self, inputs):

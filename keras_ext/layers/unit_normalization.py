@@ -5,7 +5,7 @@ from keras_ext.ops import unit_vectors
 
 @keras.saving.register_keras_serializable(package="keras_ext")
 class UnitNormalization(keras.layers.Layer):
-    """Divides each vector by its length, in float32.
+    """Divides each vector by its length, in float32 whatever the policy.
 
         output = x / |x|,  and 0 where x = 0
 
@@ -29,6 +29,7 @@ class UnitNormalization(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
+        self.autocast = False
 
     def call(self, inputs):
         return unit_vectors(inputs)

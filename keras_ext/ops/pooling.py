@@ -10,7 +10,7 @@ POOLINGS = ("mean", "cls", "max", "last")
 def pool(hidden, mask=None, mode="mean"):
     """One vector for each row of hidden states, of its tokens alone.
 
-        mean:  sum_i m_i h_i / sum_i m_i     (summed in float32)
+        mean:  sum_i m_i h_i / sum_i m_i
         cls:   h_i of the first i with m_i = 1
         max:   max over i with m_i = 1, component by component
         last:  h_i of the last i with m_i = 1
@@ -23,7 +23,7 @@ def pool(hidden, mask=None, mode="mean"):
         mode: "mean", "cls", "max" or "last".
 
     Returns:
-        Tensor (..., d) of the dtype of `hidden`.
+        float32 tensor (..., d): the mean of half-precision vectors is no half-precision vector.
 
     Raises:
         ValueError: for another mode.
@@ -44,8 +44,7 @@ def pool(hidden, mask=None, mode="mean"):
         # What stands at padding is replaced, not multiplied by 0: it may be NaN.
         tokens = ops.where(mask[..., None], ops.cast(hidden, "float32"), 0.0)
         count = ops.sum(ops.cast(mask, "float32"), axis=-1, keepdims=True)
-        pooled = ops.sum(tokens, axis=-2) / ops.maximum(count, 1.0)
-        return ops.cast(pooled, hidden.dtype)
+        return ops.sum(tokens, axis=-2) / ops.maximum(count, 1.0)
     if mode == "max":
         pooled = ops.max(mask_scores(hidden, mask[..., None]), axis=-2)
     else:
@@ -55,4 +54,4 @@ def pool(hidden, mask=None, mode="mean"):
         else:
             place = ops.max(ops.arange(ops.shape(hidden)[-2], dtype="int32") * tokens, axis=-1)
         pooled = ops.take_along_axis(hidden, place[..., None, None], axis=-2)[..., 0, :]
-    return ops.where(ops.any(mask, axis=-1, keepdims=True), pooled, ops.zeros_like(pooled))
+    return ops.where(ops.any(mask, axis=-1, keepdims=True), ops.cast(pooled, "float32"), 0.0)

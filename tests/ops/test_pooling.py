@@ -104,8 +104,17 @@ def test_the_mean_of_many_tokens_is_summed_in_float32(dtype):
     # In half precision a sum of 5,000 stops growing, or overflows.
     hidden = ops.cast(np.full((1, 5000, 2), 100.0), dtype)
     pooled = pool(hidden, np.ones((1, 5000), bool))
-    assert keras.backend.standardize_dtype(pooled.dtype) == dtype
-    assert to_numpy(ops.cast(pooled, "float32")).tolist() == [[100.0, 100.0]]
+    assert to_numpy(pooled).tolist() == [[100.0, 100.0]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("mode", POOLINGS)
+def test_what_is_pooled_is_not_rounded(mode, dtype):
+    hidden = ops.cast(HIDDEN, dtype)
+    expected = reference(to_numpy(ops.cast(hidden, "float32")), MASK, mode)
+    pooled = pool(hidden, MASK, mode)
+    assert keras.backend.standardize_dtype(pooled.dtype) == "float32"
+    assert relative_error(to_numpy(pooled), expected) < 1e-6
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

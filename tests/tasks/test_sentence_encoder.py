@@ -42,6 +42,19 @@ def test_vectors_are_those_of_the_formula():
     np.testing.assert_allclose(encoder.encode("red car"), hidden.mean(axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_vectors_are_not_rounded_after_pooling(policy):
+    encoder = make_encoder(dtype=policy)
+    hidden, _ = encoder.model.get_layer("pooling").input  # and the mask
+    model = keras.Model(encoder.model.input, [hidden, encoder.model.output])
+    ids = encoder.tokenizer.encode("a long grey boat").ids
+    row = np.array([[encoder.tokenizer.start_id, *ids, encoder.tokenizer.end_id]], "int32")
+    inputs = {"token_ids": row, "segment_ids": 0 * row, "padding_mask": row >= 0}
+    hidden, vector = (x[0].astype("float64") for x in model.predict_on_batch(inputs))
+    expected = hidden.mean(axis=0) / np.linalg.norm(hidden.mean(axis=0))
+    np.testing.assert_allclose(vector, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "first_last", "cls", "max", "last"])
 def test_each_pooling_ignores_padding(pooling):
     encoder = make_encoder(pooling=pooling)
