@@ -144,13 +144,14 @@ def main():
         began = time.perf_counter()
         history = spans.fit(train, dev, epochs=args.epochs, batch_size=args.batch_size, verbose=2)
         times = [time.perf_counter() - began]
-        # The same optimizer for the other side, made anew from its settings.
-        optimizer = spans.model.optimizer
-        optimizer = type(optimizer).from_config(optimizer.get_config())
-        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
 
         keras.utils.set_random_seed(0)
         softmax = TokenClassifier(encoder_from_huggingface(folder), tokenizer, labels)
+        # The same optimizer for the other side, made anew from its settings.
+        optimizer = spans.model.optimizer
+        optimizer = type(optimizer).from_config(optimizer.get_config())
+        vectors = [v for v in softmax.model.trainable_variables if len(v.shape) <= 1]
+        optimizer.exclude_from_weight_decay(var_list=vectors)
         began = time.perf_counter()
         best = softmax.fit(train, dev, args.epochs, args.batch_size, optimizer)
         times.append(time.perf_counter() - began)

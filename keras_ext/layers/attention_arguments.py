@@ -28,6 +28,14 @@ def check_rotary(rope, size, rope_window=None, rope_slope=0.0):
         )
 
 
+def check_turned(rope, positions):
+    """Raises ValueError for positions that nothing is turned by."""
+    if positions is not None and not rope:
+        raise ValueError(
+            f"Positions are what `rope` turns by. Expected rope=True with them. Received: {rope=}"
+        )
+
+
 def check_positions(positions, query_shape, key_shape):
     """Raises ValueError if one list of positions cannot serve queries and keys."""
     lengths = (query_shape[1], key_shape[1])

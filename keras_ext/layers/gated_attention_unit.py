@@ -5,6 +5,7 @@ from keras_ext import activations
 from keras_ext.layers.attention_arguments import (
     check_gated_attention,
     check_positions,
+    check_turned,
     restored_scale,
     scale_config,
 )
@@ -76,7 +77,8 @@ class GatedAttentionUnit(keras.layers.Layer):
 
     Raises:
         ValueError: for an odd `key_size` with `rope`, sizes below 1, an unknown or contradictory
-            choice, or inputs that are not one tensor (without `self_attention`: a list of three).
+            choice, positions without `rope`, or inputs that are not one tensor (without
+            `self_attention`: a list of three).
 
     Example:
 
@@ -193,6 +195,7 @@ class GatedAttentionUnit(keras.layers.Layer):
         return active(query), active(key), active(value), gate
 
     def call(self, inputs, mask=None, attention_mask=None, positions=None, training=None):
+        check_turned(self.rope, positions)
         query, key, value, gate = self._project(inputs)
         size = ops.shape(key)[1]
         check_positions(positions, query.shape, key.shape)

@@ -2,7 +2,12 @@ import keras
 from keras import ops
 
 from keras_ext import activations
-from keras_ext.layers.attention_arguments import check_rotary, restored_scale, scale_config
+from keras_ext.layers.attention_arguments import (
+    check_rotary,
+    check_turned,
+    restored_scale,
+    scale_config,
+)
 from keras_ext.layers.scale_offset import ScaleOffset
 from keras_ext.ops.attention_normalization import score_factor
 from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
@@ -59,8 +64,8 @@ class MixedChunkAttention(keras.layers.Layer):
         (b, n, d) in the compute dtype.
 
     Raises:
-        ValueError: for an odd `key_size` with `rope`, sizes below 1, or an unknown
-            `attention_scale`.
+        ValueError: for an odd `key_size` with `rope`, positions without it, sizes below 1, or an
+            unknown `attention_scale`.
 
     Example:
 
@@ -132,6 +137,7 @@ class MixedChunkAttention(keras.layers.Layer):
         self.output_dense.build((*input_shape[:-1], self.units))
 
     def call(self, inputs, mask=None, positions=None, training=None):
+        check_turned(self.rope, positions)
         inputs = ops.cast(inputs, self.compute_dtype)
         length = ops.shape(inputs)[1]
         projected = project_rows(self.input_dense, inputs)

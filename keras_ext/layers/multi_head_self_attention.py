@@ -1,7 +1,12 @@
 import keras
 from keras import ops
 
-from keras_ext.layers.attention_arguments import check_rotary, restored_scale, scale_config
+from keras_ext.layers.attention_arguments import (
+    check_rotary,
+    check_turned,
+    restored_scale,
+    scale_config,
+)
 from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
 from keras_ext.ops.attention_scores import attention_scores
 from keras_ext.ops.masking import mask_bias
@@ -62,7 +67,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     Raises:
         ValueError: for an odd `key_size` with `rope`, sizes below 1, an unknown
-            `attention_scale`, or a window without `rope`.
+            `attention_scale`, or a window or positions without `rope`.
 
     Example:
 
@@ -154,6 +159,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         relative_embeddings=None,
         training=None,
     ):
+        check_turned(self.rope, positions)
         size, length = self._key_size, ops.shape(inputs)[1]
         rows = as_rows(ops.cast(inputs, self.compute_dtype))
         query = self._split_heads(self.query_dense(rows), length, size)

@@ -39,10 +39,10 @@ class RandomPositions(keras.layers.Layer):
         (b, n) float32 whatever the policy, as float16 has no 2049 and bfloat16 no 257.
 
     Raises:
-        ValueError: for an unknown `mode` or `distribution`, a `max_position` outside [1, 2^24],
-            and for more than `max_position` places. Where a compiled function leaves the length
-            open, TensorFlow raises its own error about `k` in training, and none at inference:
-            there, positions of "subset" repeat.
+        ValueError: for an unknown `mode` or `distribution`, a distribution with "subset", a
+            `max_position` outside [1, 2^24], and for more than `max_position` places. Where a
+            compiled function leaves the length open, TensorFlow raises its own error about `k` in
+            training, and none at inference: there, positions of "subset" repeat.
 
     Example:
 
@@ -70,6 +70,11 @@ class RandomPositions(keras.layers.Layer):
         if distribution not in DISTRIBUTIONS:
             raise ValueError(
                 f"Unknown distribution, expected one of {DISTRIBUTIONS}. Received: {distribution=}"
+            )
+        if mode == "subset" and distribution != "exponential":
+            raise ValueError(
+                'A distribution is for mode="equal_mean", there is none in "subset". '
+                f"Received: {mode=}, {distribution=}"
             )
         if not 1 <= max_position <= EXACT:
             raise ValueError(

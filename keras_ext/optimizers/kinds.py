@@ -2,8 +2,14 @@
 
 import re
 
-VECTORS = {"bias", "beta", "gamma", "scale"}
-SCALES = {"gamma", "scale"}
+BY_NAME = {
+    "beta": "bias",
+    "gamma": "gain",
+    "gain": "gain",
+    "scale": "gain",
+    "log_scale": "temperature",
+}
+"""The kinds of the names that do not say it themselves."""
 
 
 def leaf(variable):
@@ -11,14 +17,46 @@ def leaf(variable):
     return variable.path.rpartition("/")[2]
 
 
+def kind(variable):
+    """What a variable is, by the last part of its path; by its rank, if that is not known.
+
+    Args:
+        variable: a `keras.Variable`.
+
+    Returns:
+        "bias", an offset too; "gain" of a normalisation; "temperature"; "table" of embeddings;
+        "vector", any other of at most one axis; or "matrix", all the rest.
+    """
+    name, vector = leaf(variable), len(variable.shape) <= 1
+    if name in BY_NAME:
+        return BY_NAME[name]
+    if name.endswith("bias"):
+        return "bias"
+    if vector:
+        return "vector"
+    return "table" if name.endswith("embeddings") else "matrix"
+
+
 def center(variable):
-    """What a variable shrinks towards: 1 for the scale of a normalisation, else 0."""
-    return 1.0 if leaf(variable) in SCALES else 0.0
+    """What a variable shrinks towards: 1 for the gain of a normalisation, else 0.
+
+    There a layer passes on what it gets. So a temperature, whose weight is a logarithm, goes to 1.
+    """
+    return 1.0 if kind(variable) == "gain" else 0.0
 
 
 def is_vector(variable):
-    """Whether a variable is a bias, part of a normalisation, or has at most one axis."""
-    return leaf(variable) in VECTORS or len(variable.shape) <= 1
+    """Whether a variable is a bias, gain or temperature, or has at most one axis."""
+    return kind(variable) not in ("table", "matrix")
+
+
+def undecayed(variables):
+    """The variables that weight decay leaves alone: biases, gains, temperatures, other vectors.
+
+    They are for `exclude_from_weight_decay(var_list=...)`. Its `var_names` are looked for in the
+    whole path on TensorFlow, where the kernel of a layer named "beta_dense" is a "beta".
+    """
+    return [variable for variable in variables if is_vector(variable)]
 
 
 def matching(variables, pattern, argument):

@@ -17,8 +17,8 @@ class LayerAdaptation(AdjustedUpdate):
         v <- v + learning_rate phi(RMS(v)) / RMS(u) u
 
     phi is `clip`. Where phi(RMS(v)) or RMS(u) is 0, as for weights that start at 0 with no lower
-    bound, `v <- v'`. Biases and what belongs to a normalisation also become v'. So the learning
-    rate is the relative change of a weight in one update.
+    bound, `v <- v'`. Biases, gains of a normalisation, temperatures and all variables of at most
+    one axis also become v'. So the learning rate is the relative change of a weight in one update.
 
     This is LAMB as published: u holds the weight decay. (`keras.optimizers.Lamb` leaves that
     outside of the ratio; without decay both are the same.) The bounds of phi are on the root mean
@@ -34,7 +34,7 @@ class LayerAdaptation(AdjustedUpdate):
     the rate for vectors (equal to Tiger without weight decay; with it, RMS(u) is not exactly 1):
 
         lion = keras.optimizers.Lion(1e-3, beta_1=0.965, beta_2=0.965)
-        vectors = [["(bias|beta|gamma|scale)$", 0.5]]
+        vectors = [["(bias|beta|gamma|gain|scale)$", 0.5]]
         optimizer = LayerAdaptation(
             ParameterwiseLR(lion, vectors), clip=[1e-3, None], rowwise="embeddings$"
         )
@@ -42,7 +42,7 @@ class LayerAdaptation(AdjustedUpdate):
     Args:
         inner_optimizer: a Keras optimizer, its name, or a wrapper that may stand inside.
         exclude: str, regular expression for the paths of the variables that become v', or None for
-            "bias", "beta", "gamma", "scale" and all of at most one axis.
+            the rule.
         clip: `[low, high]`, floats of at least 0 or None, the bounds of phi, or None for none.
         rowwise: str, regular expression for the paths of embedding tables, whose rows are adapted
             each by itself, or None for none.

@@ -16,7 +16,7 @@ class Tiger(keras.optimizers.Optimizer):
 
         v <- v - eta (sign(m) + weight_decay v)
 
-    - a bias, what belongs to a normalisation, or a variable of at most one axis:
+    - a bias, the gain of a normalisation, a temperature, or a variable of at most one axis:
       `eta = vector_lr_scale learning_rate`, no weight decay;
     - an embedding table: `eta = learning_rate max(RMS(row), min_rms)` for each row;
     - any other: `eta = learning_rate max(RMS(v), min_rms)`, RMS the root mean square.
@@ -47,7 +47,7 @@ class Tiger(keras.optimizers.Optimizer):
         rowwise: str, regular expression for the paths of the tables that are scaled by rows; by
             default of those whose last part ends so.
         vector_vars: str, that of the paths of what is treated as a bias, or None for the rule.
-        center_one_vars: str, that of what shrinks to 1, not 0; None is for "gamma" and "scale".
+        center_one_vars: str, that of what shrinks to 1, not 0; None is for gains.
         nonfinite: "shrink", "skip" (no update then), "propagate" (no check) or "reference": as
             published, it looks for NaN only, shrinks at once, and a last bad one costs the update.
         nonfinite_scope: "variable" or "global": what is left out for its variable, or for all.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_ext.optimizers.kinds import center, is_vector, leaf, matching
+from keras_ext.optimizers.kinds import center, is_vector, kind, matching
 from keras_ext.optimizers.replicas import squared_norm, values_of, with_values
 
 
@@ -58,7 +58,7 @@ def rules(optimizer, variables):
     """
     vectors = [is_vector(variable) for variable in variables]
     centers = [center(variable) for variable in variables]
-    rows = [leaf(variable).endswith("embeddings") for variable in variables]
+    rows = [kind(variable) == "table" for variable in variables]
     if optimizer.vector_vars is not None:
         vectors = matching(variables, optimizer.vector_vars, "vector_vars")
     if optimizer.center_one_vars is not None:

@@ -6,6 +6,7 @@ import keras
 
 from keras_ext.optimizers import GuardedLossScale, SummedGradients, WarmupCosine
 from keras_ext.optimizers.adjusted_update import innermost
+from keras_ext.optimizers.kinds import undecayed
 
 # Callbacks that set the learning rate, which a schedule would not let them.
 RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
@@ -16,7 +17,7 @@ class Compilations:
 
     Args:
         optimizer: a Keras optimizer or its name, or None for a default one.
-        default: dict of the arguments of `default_optimizer`.
+        default: what `default_arguments` gives.
         arguments: dict of other arguments of `keras.Model.compile`.
     """
 
@@ -41,7 +42,7 @@ class Compilation:
         model: `keras.Model` whose weights exist.
         loss: its loss.
         optimizer: a Keras optimizer or its name, or None for a default one.
-        default: dict of the arguments of `default_optimizer`.
+        default: what `default_arguments` gives.
         arguments: dict of other arguments of `keras.Model.compile`.
         scheduled: bool, whether the rate of a default optimizer follows a schedule.
     """
@@ -56,7 +57,8 @@ class Compilation:
                 if scheduled:
                     self.schedule = WarmupCosine(self.rate, steps=1)
                 rate = self.schedule or self.rate
-                optimizer = default_optimizer(**{**default, "learning_rate": rate})
+                settings = {**default, "learning_rate": rate}
+                optimizer = default_optimizer(model.trainable_variables, **settings)
             optimizer = _of_its_strategy(keras.optimizers.get(optimizer), model)
             if arguments.get("auto_scale_loss", True):
                 optimizer = guarded(optimizer, model)
@@ -85,12 +87,43 @@ class Compilation:
             optimizer.learning_rate = self.rate
 
 
-def default_optimizer(learning_rate, weight_decay, ema_momentum):
+def default_arguments(optimizer, learning_rate, weight_decay, ema_momentum):
+    """The settings of `default_optimizer`; None is the default value.
+
+    Args:
+        optimizer: what the user chose, or None.
+        learning_rate: float, or None for 1e-4.
+        weight_decay: float, or None for 0.01.
+        ema_momentum: float, or None for no average.
+
+    Returns:
+        A dict.
+
+    Raises:
+        ValueError: if one is given together with an optimizer, which has its own.
+    """
+    given = {
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "ema_momentum": ema_momentum,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if optimizer is not None and given:
+        raise ValueError(
+            "An optimizer has settings of its own. Expected them in it, such as "
+            "keras.optimizers.AdamW(3e-4, weight_decay=0.01), or no optimizer. "
+            f"Received: {optimizer=} with {given}"
+        )
+    return {"learning_rate": 1e-4, "weight_decay": 0.01, "ema_momentum": None, **given}
+
+
+def default_optimizer(variables, learning_rate, weight_decay, ema_momentum):
     """AdamW, the norm of all gradients clipped to 1.
 
     Args:
+        variables: list of `keras.Variable`, all that are trained.
         learning_rate: float or schedule.
-        weight_decay: float, not for biases, normalisation and temperatures.
+        weight_decay: float, not for biases, gains of a normalisation and temperatures.
         ema_momentum: float of the average of weights, or None for no average.
 
     Returns:
@@ -103,7 +136,7 @@ def default_optimizer(learning_rate, weight_decay, ema_momentum):
         use_ema=ema_momentum is not None,
         ema_momentum=0.99 if ema_momentum is None else ema_momentum,
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "log_scale"])
+    optimizer.exclude_from_weight_decay(var_list=undecayed(variables))
     return SummedGradients(optimizer)
 
 

@@ -6,6 +6,7 @@ from keras_ext.metrics import score_entities
 from keras_ext.models.blocks import encoder_inputs
 from keras_ext.tasks import entity_prediction, entity_threshold
 from keras_ext.tasks.bundle import load_bundle, save_bundle
+from keras_ext.tasks.compilation import default_arguments
 from keras_ext.tasks.encoder import check_encoder, encode
 from keras_ext.tasks.entity_batches import text_windows
 from keras_ext.tasks.entity_training import Training
@@ -84,28 +85,27 @@ class EntityRecognizer:
         text_windows(tokenizer, [""], max_length, stride)  # checks these two
 
     def compile(
-        self, optimizer=None, learning_rate=1e-4, weight_decay=0.01, ema_momentum=None, **kwargs
+        self, optimizer=None, learning_rate=None, weight_decay=None, ema_momentum=None, **kwargs
     ):
         """Chooses the optimizer and Keras' other training settings.
 
         Args:
             optimizer: a Keras optimizer or its name; where a layer computes in float16, it is put
                 into a `GuardedLossScale`. None: AdamW, warmed up over the first tenth of the steps
-                of `fit`, decayed to 0 along a cosine, clipped to norm 1, anew for each `fit`.
-            learning_rate: float, the peak. 1e-4 suits pretrained encoders (3e-4 small ones such as
-                MiniLM), 8e-4 small ones trained from scratch. This and the next two only where
-                `optimizer` is None.
-            weight_decay: float, of all weights but biases and normalisation.
-            ema_momentum: float, or None. If given, the weights that are measured and kept are
-                averages over about 1 / (1 - ema_momentum) steps.
+                of `fit`, decayed to 0 along a cosine, the gradient of all weights clipped to norm
+                1, anew for each `fit`. It has the next three, another optimizer its own.
+            learning_rate: float, the peak. 1e-4, the default, suits pretrained encoders (3e-4 small
+                ones such as MiniLM), 8e-4 small ones trained from scratch.
+            weight_decay: float, of all weights but biases, gains of a normalisation and
+                temperatures. Defaults to 0.01.
+            ema_momentum: float. If given, the weights that are measured and kept are averages over
+                about 1 / (1 - ema_momentum) steps.
             **kwargs: other arguments of `keras.Model.compile`, such as `jit_compile`, `metrics`
                 (see `metrics.SpanF1`) or `run_eagerly`.
+
+        Raises ValueError for an optimizer with one of the three settings, or a loss.
         """
-        default = {
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "ema_momentum": ema_momentum,
-        }
+        default = default_arguments(optimizer, learning_rate, weight_decay, ema_momentum)
         self._training = Training(self.model, self.span_head.loss(), optimizer, default, kwargs)
 
     def fit(

@@ -16,7 +16,7 @@ class Training:
         model: the `keras.Model`.
         loss: its loss.
         optimizer: a Keras optimizer or its name, or None for a default one.
-        default: dict of the arguments of `default_optimizer`.
+        default: what `default_arguments` gives.
         arguments: dict of other arguments of `keras.Model.compile`.
 
     Raises:

@@ -2,6 +2,7 @@ import keras_ext
 from keras_ext.layers import whitening
 from keras_ext.tasks import sentence_evaluation, sentence_search, sentence_vectors
 from keras_ext.tasks.bundle import load_bundle, save_bundle
+from keras_ext.tasks.compilation import default_arguments
 from keras_ext.tasks.encoder import check_encoder
 from keras_ext.tasks.sentence_model import project, sentence_model
 from keras_ext.tasks.sentence_training import SentenceTraining
@@ -73,8 +74,8 @@ class SentenceEncoder:
         loss=None,
         head=None,
         optimizer=None,
-        learning_rate=1e-4,
-        weight_decay=0.01,
+        learning_rate=None,
+        weight_decay=None,
         ema_momentum=None,
         **kwargs,
     ):
@@ -85,19 +86,15 @@ class SentenceEncoder:
                 makes of them; `fit` says what its labels are. None: `losses.CoSENT` for scored
                 pairs, else `losses.InfoNCE`.
             head: layer on the vectors that is there in training only, such as
-                `layers.PairClassifier`, `PairScore` or `LearnableTemperature`.
+                `layers.PairClassifier`, `PairScore` or `LearnableTemperature`. It needs a loss.
             optimizer: a Keras optimizer or its name, or None: AdamW, anew for each `fit`. This and
                 the next three are those of `EntityRecognizer.compile`.
-            learning_rate: float, the peak.
-            weight_decay: float.
-            ema_momentum: float or None.
+            learning_rate: float, the peak. Defaults to 1e-4.
+            weight_decay: float. Defaults to 0.01.
+            ema_momentum: float, or None for no average.
             **kwargs: other arguments of `keras.Model.compile`, such as `jit_compile`.
         """
-        default = {
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "ema_momentum": ema_momentum,
-        }
+        default = default_arguments(optimizer, learning_rate, weight_decay, ema_momentum)
         self._training = SentenceTraining(self.model, loss, head, optimizer, default, kwargs)
 
     def fit(
@@ -227,7 +224,7 @@ class SentenceEncoder:
                 counts as positive looks for its second one among all but first texts.
             corpus: list of more texts to search among.
             k: int, hits that count.
-            relevant: float, the score from which on a scored pair is positive. None: the highest.
+            relevant: float, from which on the score of a scored pair is positive. None: the highest.
             batch_size: int, as in `encode`.
 
         Returns:

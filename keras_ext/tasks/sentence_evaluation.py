@@ -113,6 +113,11 @@ def evaluate(encoder, examples, corpus, k, relevant, batch_size, tokenize=None):
             "Bare texts cannot be evaluated: nothing says which of them belong together. Expected "
             f"pairs, scored pairs or (anchor, positive, negative). Received: {len(columns[0])} texts"
         )
+    if relevant is not None and labels is None:
+        raise ValueError(
+            "Only scores can be relevant or not: all other examples are. Expected scored pairs, or "
+            f"no `relevant`. Received: {relevant=}, {len(columns[0])} {kind}"
+        )
     if isinstance(corpus, str):
         raise ValueError(f"Expected a list of texts. Received: corpus={corpus!r:.80}")
     corpus = list(corpus)

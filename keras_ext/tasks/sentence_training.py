@@ -26,7 +26,7 @@ class SentenceTraining:
         loss: Keras loss or its name, or None.
         head: layer, or None.
         optimizer: a Keras optimizer or its name, or None for a new default one in each `fit`.
-        default: dict of the arguments of `default_optimizer`.
+        default: what `default_arguments` gives.
         arguments: dict of other arguments of `keras.Model.compile`.
     """
 

@@ -139,6 +139,7 @@ def test_a_model_trains_on_random_positions_and_predicts_on_fixed_ones():
     [
         ({"mode": "random"}, "'equal_mean'.*Received: mode='random'"),
         ({"distribution": "normal"}, "'beta'.*Received: distribution='normal'"),
+        ({"distribution": "beta"}, "Received: mode='subset', distribution='beta'"),
         ({"max_position": 0}, "Received: max_position=0"),
         ({"max_position": 2**24 + 1}, "from 1 to 16777216. Received: max_position=16777217"),
     ],

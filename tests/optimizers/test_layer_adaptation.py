@@ -166,7 +166,7 @@ def test_averages_are_those_of_the_final_weights():
 def lion_as_tiger(rate, **options):
     """What the docstring recommends to give Lion the rates of Tiger."""
     lion = optimizers.Lion(rate, beta_1=0.75, beta_2=0.75, **options)
-    vectors = [["(bias|beta|gamma|scale)$", 0.5]]
+    vectors = [["(bias|beta|gamma|gain|scale)$", 0.5]]
     return LayerAdaptation(ParameterwiseLR(lion, vectors), clip=[1e-3, None], rowwise="embeddings$")
 
 

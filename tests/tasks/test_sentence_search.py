@@ -125,6 +125,12 @@ def test_graded_labels_have_no_accuracy():
     assert make_encoder().evaluate(graded, relevant=1.0).queries >= scores.queries
 
 
+def test_only_scores_are_relevant_or_not():
+    for examples in (PAIRS, TRIPLETS):
+        with pytest.raises(ValueError, match="Expected scored pairs.*Received: relevant=0.5"):
+            make_encoder().evaluate(examples, relevant=0.5)
+
+
 def test_evaluation_of_triplets_searches_the_negatives():
     scores = make_encoder().evaluate(TRIPLETS, corpus=["red sky"])
     assert math.isnan(scores.spearman) and scores.corpus == 4 + 1 + 1
