@@ -1,6 +1,7 @@
 """How fast are our encoders beside those of bert4keras, KerasHub and transformers?
 
-A training step (forward, mean square, backward, Adam) and inference, sizes of MiniLM and of BERT.
+A training step (forward, mean square, backward, Adam), inference, and a step in Keras' `fit` on a
+Python data set, sizes of MiniLM and of BERT.
 Every side is a process of its own (encoder_side.py); one at a time runs a step.
 """
 
@@ -25,7 +26,7 @@ COMPARISONS = {
     "RoFormerEncoder": ["bert4keras/RoFormer"],
 }
 OTHERS = [side for sides in COMPARISONS.values() for side in sides]
-TASKS = ["training", "inference"]
+TASKS = ["training", "inference", "fit"]
 HEADS = 12
 
 
@@ -106,18 +107,19 @@ def table_rows(ours, about, jobs):
     for mode in dict.fromkeys(mode for _, mode in jobs):
         for name, side in about.items():
             cells = []
-            for task in TASKS:
+            for task in dict.fromkeys(task for task, _ in jobs):
                 job = jobs.index([task, mode])
                 seconds, reference = side["seconds"][job], about[ours]["seconds"][job]
                 if not seconds:
-                    break
+                    cells += [""] * 3
+                    continue
                 # Each round has its own ratio: what disturbs a round disturbs both.
                 ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
                 cells += [f"{statistics.median(seconds) * 1e3:.0f}"]
                 megabytes = side["megabytes"][job]
                 cells += [f"{statistics.median(ratios):.2f}"]
                 cells += ["" if megabytes is None else f"{megabytes:.0f}"]
-            if cells:
+            if any(cells):
                 yield [name, mode, *cells]
 
 
@@ -135,13 +137,14 @@ def main():
     parser.add_argument("--layers-width", nargs="+", default=["6x384", "12x768"], metavar="LxW")
     parser.add_argument("--sides", nargs="+", choices=OTHERS, default=OTHERS, metavar="SIDE")
     parser.add_argument("--modes", nargs="+", choices=["graph", "XLA"], default=["graph", "XLA"])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK")
     parser.add_argument("--batch", type=int, help="default: 16 for a width up to 384, else 4")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--vocabulary", type=int, default=30522)
     arguments = parser.parse_args()
     if BACKEND != "tensorflow":
         parser.error(f"Keras must run on TensorFlow. Received: KERAS_BACKEND={BACKEND}")
-    jobs = [[task, mode] for mode in arguments.modes for task in TASKS]
+    jobs = [[task, mode] for mode in arguments.modes for task in arguments.tasks]
     versions = {}
     for layers, width in (map(int, size.split("x")) for size in arguments.layers_width):
         sizes = {
@@ -165,7 +168,7 @@ def main():
                     versions.update(side["versions"])
         title = f"{layers} layers, width {width}, b={shape['batch']}, n={shape['length']}"
         columns = ["side", "run as"]
-        for task in TASKS:
+        for task in arguments.tasks:
             columns += [f"{task}, ms", "times ours", "MB"]
         print_table(title, columns, rows, arguments.rounds)
     print(", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
