@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_ext.losses.share_of_replica import share_of_replica
-from keras_ext.ops import dot_scores, gather_over_replicas, mask_scores, unit_vectors
+from keras_ext.ops import dot_scores, mask_scores, unit_vectors
+from keras_ext.ops.replicas import gather_over_replicas
 
 NO_GROUP = -1
 ABSENT = -2

@@ -3,7 +3,8 @@ from keras import ops
 
 from keras_ext.losses.ranking import present_rows, ranking_logsumexp
 from keras_ext.losses.share_of_replica import share_of_replica
-from keras_ext.ops import gather_over_replicas, score_function
+from keras_ext.ops import score_function
+from keras_ext.ops.replicas import gather_over_replicas
 
 LAYOUTS = ("interleaved", "pairs")
 

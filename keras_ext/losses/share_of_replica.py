@@ -1,6 +1,6 @@
 """What a loss of the whole batch returns on each of several replicas."""
 
-from keras_ext.ops import replica_count
+from keras_ext.ops.replicas import replica_count
 
 
 def share_of_replica(loss, reduction):

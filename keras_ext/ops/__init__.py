@@ -16,7 +16,6 @@ from keras_ext.ops.masking import (
     masked_softmax,
 )
 from keras_ext.ops.pooling import pool
-from keras_ext.ops.replicas import gather_over_replicas, replica_count
 from keras_ext.ops.rotary import apply_rotary, rotary_angles
 from keras_ext.ops.similarity import (
     angle_scores,
@@ -53,7 +52,6 @@ __all__ = [
     "first_occurrences",
     "float32_factors",
     "float32_scores",
-    "gather_over_replicas",
     "get_attention_scale",
     "is_masked",
     "mask_labels",
@@ -63,7 +61,6 @@ __all__ = [
     "masked_softmax",
     "normalize_attention",
     "pool",
-    "replica_count",
     "rotary_angles",
     "score_function",
     "span_labels",

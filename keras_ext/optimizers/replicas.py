@@ -8,7 +8,7 @@ TensorFlow is imported only where there can be several replicas.
 import keras
 from keras import ops
 
-from keras_ext.ops import replica_count
+from keras_ext.ops.replicas import replica_count
 
 
 def run_if(condition, function, gradients, variables):

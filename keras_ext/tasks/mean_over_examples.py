@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_ext.ops import replica_count
+from keras_ext.ops.replicas import replica_count
 from keras_ext.optimizers.replicas import sum_over_replicas
 
 
