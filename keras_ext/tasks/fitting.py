@@ -49,6 +49,8 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     check = keras.callbacks.LambdaCallback(on_epoch_end=keep.check)
     # The monitor waits for the device after each batch: only where there is something to see.
     callbacks = [check, *[OptimizerMonitor()] * watched, *swaps, keep, memory, *callbacks]
+    # Where Keras' BackupAndRestore resumed an earlier fit, which this one would skip up to.
+    model._initial_epoch = None
     try:
         history = model.fit(
             batches, epochs=epochs, callbacks=callbacks, verbose=verbose, shuffle=False

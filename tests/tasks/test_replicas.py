@@ -4,15 +4,12 @@ import pytest
 
 CASES = [
     {"task": "entities"},
-    {"task": "entities", "inside": True, "batch_size": 5},
-    {"task": "entities", "optimizer": "name"},
+    {"task": "entities", "inside": True, "batch_size": 5, "optimizer": "name"},
     {"task": "entities", "optimizer": "clipped"},
     {"task": "entities", "optimizer": "guarded"},
     {"task": "sentences", "kind": "scored"},
-    {"task": "sentences", "kind": "scored", "inside": True, "optimizer": "name"},
-    {"task": "sentences", "kind": "pairs", "batch_size": 4},
-    {"task": "sentences", "kind": "triplets", "batch_size": 3},
-    {"task": "sentences", "kind": "scored", "chunk_size": 2},
+    {"task": "sentences", "kind": "triplets", "inside": True, "batch_size": 3},
+    {"task": "sentences", "kind": "scored", "chunk_size": 2, "optimizer": "name"},
 ]
 
 
