@@ -72,7 +72,7 @@ def test_minilm_learns_nested_entities(tmp_path, files):
     )
     check_output(tmp_path / "out", printed, files["dev"])
     # 96 sentences; names and some of the sentence patterns of the dev file are not among them.
-    assert float(re.search(r"\nF1 (\S+)", printed).group(1)) > 0.6
+    assert float(re.search(r"\nF1 (\S+)", printed).group(1)) > 0.5
 
 
 def test_without_the_weights_it_says_what_to_do(monkeypatch):
