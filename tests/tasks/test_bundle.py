@@ -145,8 +145,7 @@ def test_paths_that_are_no_bundle(trained, tmp_path):
 
 
 def test_a_trained_recognizer_is_saved_without_its_optimizer(trained, bundle, records):
-    assert isinstance(trained.model.optimizer, keras.optimizers.AdamW)
-    assert trained.model.optimizer.variables
+    assert len(trained.model.optimizer.variables) > 2 * len(trained.model.trainable_variables)
     check_that_it_holds_the_network_only(bundle, trained.model)
     texts = [record["text"] for record in records]
     expected = trained.predict(texts, threshold=-4.0)
