@@ -78,7 +78,7 @@ class Compilation:
                 optimizer.build(self.model.trainable_variables)
         elif self.rate is not None:
             for variable in innermost(optimizer).variables:
-                variable.assign(keras.ops.zeros_like(variable))
+                variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
         if self.schedule is not None and self.schedule.steps != steps:
             self.schedule.steps = steps
             if keras.backend.backend() != "tensorflow":
