@@ -250,7 +250,7 @@ def test_one_optimizer_and_its_loss_scale_go_through_several_fits():
     optimizers = set()
     for chunk_size in (None, 4, None):
         encoder.fit(SCORED[:16], epochs=1, batch_size=8, chunk_size=chunk_size, verbose=0)
-        optimizers.add(encoder._training.trained[chunk_size].optimizer)
+        optimizers.add(encoder._training.trained[chunk_size, True].optimizer)
     (optimizer,) = optimizers
     steps = int(optimizer.inner_optimizer.iterations)
     assert steps + int(optimizer.skipped_steps) == 6
