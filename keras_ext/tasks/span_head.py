@@ -8,9 +8,6 @@ from keras_ext.losses import FactoredGlobalPointerCrossentropy, GlobalPointerCro
 from keras_ext.ops import decode_factored_spans, decode_spans, dense_span_scores
 from keras_ext.ops.span_decoding import score_factored_spans
 
-# The rows that fill up a short batch have sample weight 0 and must not count in the mean.
-REDUCTION = "mean_with_sample_weight"
-
 
 class EfficientHead:
     """`EfficientGlobalPointer` by its factors."""
@@ -26,7 +23,7 @@ class EfficientHead:
 
     def loss(self):
         """The loss of the layer's output."""
-        return FactoredGlobalPointerCrossentropy(self.heads, self.head_size, reduction=REDUCTION)
+        return FactoredGlobalPointerCrossentropy(self.heads, self.head_size)
 
     def decode(self, scores, threshold):
         """Spans and their scores for each row of the layer's output."""
@@ -57,7 +54,7 @@ class FullHead:
 
     def loss(self):
         """The loss of the layer's output."""
-        return GlobalPointerCrossentropy(reduction=REDUCTION)
+        return GlobalPointerCrossentropy()
 
     def decode(self, scores, threshold):
         """Spans and their scores for each row of the layer's output."""

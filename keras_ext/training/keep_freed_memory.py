@@ -15,8 +15,8 @@ class KeepFreedMemory(keras.callbacks.Callback):
     `fit` reads a `keras.utils.PyDataset` or a generator through a `tf.data` generator, and
     TensorFlow then sets glibc's threshold for mapped memory to 128 KiB, for the whole process and
     for good. From there on every larger tensor is memory that the system maps, clears page by page
-    and unmaps again: a third of the time of a training step, and more of an inference step. (Not
-    where TensorFlow runs with oneDNN, by default on processors with AVX512-VNNI or AMX: it has an
+    and unmaps again: a third of the time of a training step (`benchmarks/allocator.py`). (Not where
+    TensorFlow runs with oneDNN, by default on processors with AVX512-VNNI or AMX: it has an
     allocator of its own there.)
 
     Before each batch the thresholds are put to 32 and 64 MiB, where glibc's own adaptation ends. At
