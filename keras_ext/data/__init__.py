@@ -1,6 +1,8 @@
 from keras_ext.data.augmentation import swap_mentions
 from keras_ext.data.batching import bucket_lengths, collate, make_batches, pad_rows
+from keras_ext.data.brat import read_brat
 from keras_ext.data.conll import read_conll
+from keras_ext.data.convert_offsets import convert_offsets
 from keras_ext.data.json_records import read_cluener, read_cmeee, read_jsonl, write_jsonl
 from keras_ext.data.offsets import Encoding
 from keras_ext.data.pairs import check_examples, read_pairs
@@ -22,6 +24,7 @@ __all__ = [
     "check_examples",
     "check_records",
     "collate",
+    "convert_offsets",
     "entities_to_tokens",
     "labels_of",
     "make_batches",
@@ -29,6 +32,7 @@ __all__ = [
     "merge_windows",
     "pad_rows",
     "plan",
+    "read_brat",
     "read_cluener",
     "read_cmeee",
     "read_conll",

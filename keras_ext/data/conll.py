@@ -1,9 +1,11 @@
 """Column files -> records: one token a line, a blank line between sentences."""
 
 import re
+import unicodedata
 import warnings
 
-from keras_ext.data.files import read_text
+from keras_ext.data.conll_lines import is_tag, sentences_of, tag_columns_of
+from keras_ext.data.files import lines_of, read_text
 from keras_ext.data.records import check_records
 
 # B starts, M continues, E ends, S stands alone; BIOES and BILOU say the same in other letters.
@@ -12,32 +14,42 @@ _LETTERS = {
     "IOB1": {"B": "B", "I": "M"},
     "BMES": {"B": "B", "M": "M", "I": "M", "E": "E", "L": "E", "S": "S", "U": "S"},
 }
+_NUMBER = re.compile(r"\d+([-.]\d+)?")
 
 
-def read_conll(path, scheme="auto", token_column=0, tag_columns=None, separator=" "):
+def read_conll(
+    path, scheme="auto", token_column=0, tag_columns=None, separator=None, encoding="utf-8"
+):
     """Read a column file; the text of a record is its tokens joined by `separator`.
 
-    Columns are split at tabs if the first line has one, else at blanks. A blank line ends a
-    sentence, `-DOCSTART-` lines are skipped. Several tag columns are layers of nested entities.
+    Columns are separated by tabs if the first line has one; by one blank if that gives every line
+    as many columns, so that a blank of any kind can be a token; else by any number of blanks. A
+    blank line ends a sentence. `-DOCSTART-` lines are skipped, and so are comments: lines before a
+    sentence that begin with `#` and a blank or tab and are no columns with a tag. Several tag
+    columns are layers of nested entities.
 
     A tag that continues an entity where none of its type is open starts a new one, and an entity
     without its last tag ends where the next begins, as in the CoNLL scorer. In `"BIO"` and
     `"BMES"` such tags are errors of the file: they are counted in one `UserWarning`.
 
     Args:
-        path: The file, UTF-8, any line ends.
+        path: The file, any line ends.
         scheme: `"BIO"`, `"IOB1"` (B- only between touching entities of one type) or `"BMES"` (also
             spelt BIOES or BILOU). `"auto"` reads it off the tags. Defaults to `"auto"`.
         token_column: Index of the column with the token. Defaults to 0.
-        tag_columns: Indices of the columns with tags. Defaults to `None`, all others.
-        separator: String between tokens; `""` for Chinese characters. Defaults to `" "`.
+        tag_columns: Indices of the columns with tags. Defaults to `None`: those of which at least
+            half of the cells are tags, without the chunks of syntax of CoNLL-2003.
+        separator: String between tokens. Defaults to `None`: `""` if most tokens are single wide
+            characters, as in Chinese files, else `" "`.
+        encoding: Of the file. Defaults to `"utf-8"`.
 
     Returns:
         List of records.
 
     Raises:
-        ValueError: If the file is empty, a line has another number of columns than the first, or
-            a tag is malformed; the message names file and line.
+        ValueError: If the file is empty, a line has another number of columns than the first, the
+            tokens are numbers that count them, or a tag is malformed; the message names file and
+            line.
 
     Example:
 
@@ -51,9 +63,12 @@ def read_conll(path, scheme="auto", token_column=0, tag_columns=None, separator=
             f"unknown scheme. Expected 'auto' or one of {sorted(_LETTERS)}. Received: "
             f"scheme={scheme!r}"
         )
-    sentences = _sentences(path, token_column, tag_columns)
+    sentences = _layers(path, encoding, token_column, tag_columns)
     if scheme == "auto":
         scheme = _scheme([layer for _, layers in sentences for layer in layers])
+    if separator is None:
+        wide = [_is_wide(token) for tokens, _ in sentences for token in tokens]
+        separator = "" if sum(wide) > len(wide) / 2 else " "
     records, repaired = [], 0
     for tokens, layers in sentences:
         starts = [0]
@@ -76,41 +91,39 @@ def read_conll(path, scheme="auto", token_column=0, tag_columns=None, separator=
     return check_records(records, source=str(path))
 
 
-def _sentences(path, token_column, tag_columns):
+def _layers(path, encoding, token_column, tag_columns):
     """List of (tokens, layers); a layer is a list of (prefix, label, line number)."""
-    sentences, rows, tab, width = [], [], None, None
-    # The blank line at the end closes the last sentence.
-    for number, line in enumerate([*read_text(path).split("\n"), ""], start=1):
-        if not line.strip() or line.startswith("-DOCSTART-"):
-            if rows:
-                tokens, tags = zip(*rows, strict=True)
-                sentences.append((tokens, list(zip(*tags, strict=True))))
-                rows = []
-            continue
-        if tab is None:
-            tab = "\t" in line.rstrip()
-        columns = line.rstrip(" \t\r").split("\t") if tab else re.split("[ \t]+", line.strip())
-        if width is None:
-            width = len(columns)
-            token_column, tag_columns = _columns(path, width, token_column, tag_columns)
-        if len(columns) != width:
-            raise ValueError(
-                f"{path}, line {number}: wrong number of columns. Expected {width} as in the first "
-                f"line. Received: {len(columns)} in {line!r:.80}"
-            )
-        if not columns[token_column]:
-            raise ValueError(f"{path}, line {number}: empty token. Received: {line!r:.80}")
-        tags = [_tag(columns[column], path, number) for column in tag_columns]
-        rows.append((columns[token_column], tags))
-    return sentences
+    sentences = sentences_of(path, lines_of(read_text(path, encoding)))
+    if not sentences:
+        return []
+    token_column, tag_columns = _columns(path, sentences, token_column, tag_columns)
+    result = []
+    for sentence in sentences:
+        tokens, tags = [], []
+        for number, columns in sentence:
+            if not columns[token_column]:
+                raise ValueError(
+                    f"{path}, line {number}: empty token. Expected a character, or a blank and one "
+                    f"more between the columns. Received: {columns!r:.80}"
+                )
+            tokens.append(columns[token_column])
+            tags.append([_tag(columns[column], path, number) for column in tag_columns])
+        result.append((tokens, list(zip(*tags, strict=True))))
+    return result
 
 
-def _columns(path, width, token_column, tag_columns):
+def _columns(path, sentences, token_column, tag_columns):
     """Check the column indices and return them counted from the left."""
+    width = len(sentences[0][0][1])
     token, tags = token_column, tag_columns
     if -width <= token < width:
         token %= width
-        tags = [i for i in range(width) if i != token] if tags is None else list(tags)
+        tags = tag_columns_of(sentences, token) if tags is None else list(tags)
+        if width > 2 and all(_counts(sentence, token) for sentence in sentences):
+            raise ValueError(
+                f"{path}: column {token} counts the tokens. Expected the tokens themselves: pass "
+                f"token_column={token + 1}, or which it is. Received: token_column={token_column}"
+            )
         if tags and all(-width <= i < width and i % width != token for i in tags):
             return token, [i % width for i in tags]
     raise ValueError(
@@ -119,9 +132,18 @@ def _columns(path, width, token_column, tag_columns):
     )
 
 
+def _counts(sentence, column):
+    cells = [columns[column] for _, columns in sentence]
+    return cells[0] in ("0", "1") and all(map(_NUMBER.fullmatch, cells))
+
+
+def _is_wide(token):
+    return len(token) == 1 and unicodedata.east_asian_width(token) in "WF"
+
+
 def _tag(tag, path, number):
-    prefix, dash, label = tag.partition("-")
-    if tag == "O" or (dash and label and prefix in _LETTERS["BMES"]):
+    prefix, _, label = tag.strip().partition("-")
+    if is_tag(tag.strip()):
         return prefix, label, number
     raise ValueError(
         f"{path}, line {number}: malformed tag. Expected O or a letter of BIO, BMES, BIOES or "

@@ -1,27 +1,42 @@
-"""Records in JSON files: our own JSON lines, CLUENER and CMeEE."""
+"""Records in JSON files: our own, those of annotation tools, CLUENER and CMeEE."""
 
+import collections
 import json
 import re
 from pathlib import Path
 
-from keras_ext.data.files import read_text
+from keras_ext.data.annotation_rows import cluener_entities, cmeee_entity, to_record
+from keras_ext.data.convert_offsets import convert_offsets
+from keras_ext.data.files import lines_of, read_text
+from keras_ext.data.left_out import warn_left_out
 from keras_ext.data.records import check_records, record_name
 
 # Two surrogates in a row would be read back as one character and shift every later offset.
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-def read_jsonl(path):
-    """Read records from JSON, one a line or as one array. See `check_records` for their form.
+def read_jsonl(path, encoding="utf-8", unit="characters", one_based=False, end_inclusive=False):
+    """Read records from JSON, one a line or as one array.
+
+    Besides our own form (see `check_records`) these are known by their keys: the exports of
+    doccano, Prodigy, Label Studio (full and minimal) and spaCy, CLUENER and CMeEE. Where an entity
+    carries its mention, it is compared with the text. What was rejected, relations and the like are
+    left out and counted in a `UserWarning`.
 
     Args:
-        path: The file, UTF-8 with or without byte order mark.
+        path: The file, with or without byte order mark.
+        encoding: Of the file. Defaults to `"utf-8"`.
+        unit: What the offsets count, `one_based` and `end_inclusive`: see `convert_offsets`.
+            Defaults to `"characters"`.
+        one_based: Defaults to `False`.
+        end_inclusive: Defaults to `False`; CLUENER's and CMeEE's ends are known to be inclusive.
 
     Returns:
-        List of records; those without `"entities"` in the file have none here.
+        List of records; those without annotations in the file have no `"entities"`.
 
     Raises:
-        ValueError: If the file holds no records, no JSON, or a malformed record.
+        ValueError: If the file holds no records, no JSON, a malformed record, annotations in a form
+            or under a key that is not known, or offsets that do not give their mention.
 
     Example:
 
@@ -29,7 +44,30 @@ def read_jsonl(path):
     records = read_jsonl("train.jsonl")  # {"text": "In Rome", "entities": [...]} a line
     ```
     """
-    return check_records(read_json(path), source=str(path), labelled=False)
+    left_out, rows, records, foreign = collections.Counter(), read_json(path, encoding), [], []
+    if len(rows) == 1 and isinstance(rows[0], dict) and "text" not in rows[0]:
+        annotations = rows[0].get("annotations")
+        if isinstance(annotations, list) and "data" not in rows[0]:
+            rows = [row for row in annotations if row is not None]  # an annotator for spaCy
+    for index, row in enumerate(rows):
+        try:
+            record, own = to_record(row, left_out)
+        except ValueError as error:
+            raise ValueError(f"{record_name(row, index, path)}: {error}") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{record_name(row, index, path)}: not a record of a known form ({error!r}). "
+                f"Received: {row!r:.80}"
+            ) from None
+        if record is not None:
+            records.append(record)
+            foreign.append(not own)
+    records = convert_offsets(records, unit, one_based, end_inclusive, source=str(path))
+    for record, other in zip(records, foreign, strict=True):
+        for entity in record.get("entities", ()) if other else ():
+            entity.pop("text", None)
+    warn_left_out(path, left_out)
+    return records
 
 
 def write_jsonl(records, path):
@@ -62,11 +100,12 @@ def write_jsonl(records, path):
     Path(path).write_bytes("".join(lines).encode("utf-8", errors="backslashreplace"))
 
 
-def read_cluener(path):
+def read_cluener(path, encoding="utf-8"):
     """Read CLUENER files: JSON lines with `"label": {type: {mention: [[start, last], ...]}}`.
 
     Args:
         path: The file. One without `"label"`, such as the test set, gives unlabelled records.
+        encoding: Of the file. Defaults to `"utf-8"`.
 
     Returns:
         List of records.
@@ -83,21 +122,15 @@ def read_cluener(path):
     Reference: CLUENER2020: Fine-grained Named Entity Recognition Dataset and Benchmark for
     Chinese, Xu et al., 2020, https://arxiv.org/abs/2001.04351
     """
-
-    def spans(row):
-        for label, mentions in row["label"].items():
-            for mention, places in mentions.items():
-                for start, last in places:
-                    yield start, last, label, mention
-
-    return _from_inclusive(path, spans, "label", "CLUENER")
+    return _of_one_form(path, encoding, "label", cluener_entities, "CLUENER")
 
 
-def read_cmeee(path):
+def read_cmeee(path, encoding="utf-8"):
     """Read CMeEE files: a JSON array of texts with `start_idx`, `end_idx` (inclusive) and `type`.
 
     Args:
         path: The file.
+        encoding: Of the file. Defaults to `"utf-8"`.
 
     Returns:
         List of records.
@@ -114,46 +147,38 @@ def read_cmeee(path):
     Reference: CBLUE: A Chinese Biomedical Language Understanding Evaluation Benchmark, Zhang et
     al., 2022, https://arxiv.org/abs/2106.08087
     """
-
-    def spans(row):
-        for entity in row["entities"]:
-            yield entity["start_idx"], entity["end_idx"], entity["type"], entity.get("entity")
-
-    return _from_inclusive(path, spans, "entities", "CMeEE")
+    return _of_one_form(path, encoding, "entities", lambda row: map(cmeee_entity, row), "CMeEE")
 
 
-def _from_inclusive(path, spans, key, name):
-    """Records from rows whose entities `spans(row)` gives as start, last, label, mention."""
+def _of_one_form(path, encoding, key, entities_of, name):
+    """Records from rows that keep their entities under one key; mentions are compared."""
     records = []
-    for index, row in enumerate(read_json(path)):
+    for index, row in enumerate(read_json(path, encoding)):
         try:
             record = {k: v for k, v in row.items() if k != key}
-            text = record["text"]
             if key in row:
-                record["entities"] = found = []
-                for start, last, label, mention in spans(row):
-                    if mention is not None and text[start : last + 1] != mention:
-                        raise ValueError(
-                            f"offsets do not give the mention. Expected: {mention!r} at "
-                            f"[{start}, {last}]. Received: {text[start : last + 1]!r}"
-                        )
-                    found.append({"start": start, "end": last + 1, "label": label})
-        except (AttributeError, KeyError, TypeError) as error:
+                record["entities"] = list(entities_of(row[key]))
+            record["text"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{record_name(row, index, path)}: not a {name} record ({error!r}). "
                 f"Received: {row!r:.80}"
             ) from None
-        except ValueError as error:
-            raise ValueError(f"{record_name(row, index, path)}: {error}") from None
         records.append(record)
-    return check_records(records, source=str(path), labelled=False)
+    records = check_records(records, source=str(path), labelled=False)
+    for record in records:
+        for entity in record.get("entities", ()):
+            entity.pop("text", None)
+    return records
 
 
-def read_json(path):
+def read_json(path, encoding="utf-8"):
     """Read a file of JSON values, one a line or as one array.
 
     Args:
-        path: The file.
+        path: The file. In one with the suffix `.jsonl`, a line is a value even if it is the only
+            one and an array of strings or numbers.
+        encoding: Of the file. Defaults to `"utf-8"`.
 
     Returns:
         List of the values.
@@ -161,18 +186,32 @@ def read_json(path):
     Raises:
         ValueError: If it is no JSON; the message names the line.
     """
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
+    text = read_text(path, encoding)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        lines = [line for line in enumerate(lines_of(text), start=1) if line[1].strip()]
+        if text.lstrip().startswith("[") and not _is_json(lines[0][1]):
             raise ValueError(f"{path}: not a JSON array: {error}") from None
-    rows = []
-    # splitlines() would also split at characters that may stand inside a text, such as U+2028.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON: {error}") from None
-    return rows
+        return [_value(path, number, line) for number, line in lines]
+    rows = isinstance(value, list) and (
+        Path(path).suffix.lower() != ".jsonl"
+        or not value
+        or any(isinstance(item, (dict, list)) for item in value)
+    )
+    return value if rows else [value]
+
+
+def _value(path, number, line):
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {number}: not JSON: {error}") from None
+
+
+def _is_json(line):
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True

@@ -2,19 +2,23 @@
 
 from numbers import Integral
 
+from keras_ext.data.mentions import likely_counting, mismatch
 
-def check_records(records, source="records", labelled=True):
+
+def check_records(records, source="records", labelled=True, mentions=True):
     """Check the structure of records and return them as a list of new dictionaries.
 
     A record is `{"text": str, "entities": [{"start": int, "end": int, "label": str}, ...]}`.
     Offsets count code points, `end` is exclusive. Further keys, such as `"id"`, are kept. Whether
-    a span lies inside its text is not judged here: `validate` counts those.
+    a span lies inside its text is not judged here: `validate` counts those. An entity that carries
+    its mention, as `"text"`, `"mention"`, `"entity"` or `"value"`, must have it at its offsets.
 
     Args:
         records: Iterable of records. It is not changed.
         source: Where the records come from, for error messages. Defaults to `"records"`.
         labelled: Whether every record must have `"entities"`. With `False` they may be absent.
             Defaults to `True`.
+        mentions: Whether mentions are compared. Defaults to `True`.
 
     Returns:
         List of dictionaries, offsets as Python integers.
@@ -33,9 +37,37 @@ def check_records(records, source="records", labelled=True):
             checked.append(_check_record(record, labelled))
         except ValueError as error:
             raise ValueError(f"{record_name(record, index, source)}: {error}") from None
+    for index, record in enumerate(checked if mentions else ()):
+        fault = mismatch(record)
+        if fault:
+            likely = likely_counting(checked) or likely_counting([record])
+            raise ValueError(f"{record_name(record, index, source)}: {fault}{likely}")
     if not checked:
         raise ValueError(f"{source}: no records. Expected at least one. Received: records=[]")
     return checked
+
+
+def trim_entity(text, entity):
+    """An entity without the blanks at its edges, which no token covers.
+
+    Args:
+        text: The text.
+        entity: Dictionary with `start` and `end`, inside the text.
+
+    Returns:
+        The same dictionary if there are none, else a new one; of blanks alone an empty span is left.
+
+    Example:
+
+    >>> trim_entity("in Rome ", {"start": 2, "end": 8, "label": "place"})
+    {'start': 3, 'end': 7, 'label': 'place'}
+    """
+    surface = text[entity["start"] : entity["end"]]
+    trimmed = surface.strip()
+    if len(trimmed) == len(surface):
+        return entity
+    start = entity["start"] + len(surface) - len(surface.lstrip())
+    return {**entity, "start": start, "end": start + len(trimmed)}
 
 
 def labels_of(records):

@@ -3,13 +3,14 @@
 import dataclasses
 
 LOSSES = {
-    "out_of_range": "span outside the text or empty",
+    "out_of_range": "span outside the text, empty or blank",
     "unknown_label": "label not among the given ones",
     "duplicate": "same span and label again",
     "off_token_border": "begins or ends inside a token",
     "cut_by_window": "whole in no single window",
 }
 NOTES = {
+    "trimmed": "begins or ends with a blank (left out)",
     "crossing": "pairs that overlap in part (kept)",
     "nested": "inside another entity (kept)",
     "empty_text": "records without any token",

@@ -4,7 +4,7 @@ import bisect
 
 import numpy as np
 
-from keras_ext.data.records import check_records
+from keras_ext.data.records import check_records, trim_entity
 from keras_ext.data.report import Report
 from keras_ext.data.spans import token_borders
 from keras_ext.data.windows import make_windows
@@ -117,10 +117,11 @@ def _note(report, record, document, limit):
 def _sound(record, label_ids, note):
     """Entities that lie in the text, have a known label, and were not given before."""
     sound, seen = [], set()
-    for entity in record["entities"]:
+    for given in record["entities"]:
+        entity = trim_entity(record["text"], given) if given["start"] >= 0 else given
         key = (entity["start"], entity["end"], entity["label"])
-        if not 0 <= entity["start"] < entity["end"] <= len(record["text"]):
-            note("out_of_range", entity)
+        if not 0 <= given["start"] < given["end"] <= len(record["text"]) or key[0] == key[1]:
+            note("out_of_range", given)
         elif entity["label"] not in label_ids:
             note("unknown_label", entity)
         elif key in seen:
@@ -128,6 +129,8 @@ def _sound(record, label_ids, note):
         else:
             seen.add(key)
             sound.append(entity)
+            if entity is not given:
+                note("trimmed", given)
     return sound
 
 

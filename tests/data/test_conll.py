@@ -111,7 +111,7 @@ def test_odd_tokens_stay_whole(tmp_path):
         ("a O\nb X-per\n", {}, "line 2: malformed tag.*'X-per'"),
         ("a O\nb B-\n", {}, "line 2: malformed tag"),
         ("a O\nb B\n", {}, "line 2: malformed tag"),
-        ("a NNP B-x\n", {}, "line 1: malformed tag.*tag_columns.*'NNP'"),
+        ("a NNP B-x\n", {"tag_columns": (1,)}, "line 1: malformed tag.*tag_columns.*'NNP'"),
         ("a E-x\n", {"scheme": "BIO"}, "line 1: malformed tag for scheme BIO"),
     ],
 )

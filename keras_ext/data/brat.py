@@ -1,0 +1,91 @@
+"""brat's standoff files -> records."""
+
+import collections
+import re
+from pathlib import Path
+
+from keras_ext.data.files import lines_of, read_text
+from keras_ext.data.left_out import warn_left_out
+from keras_ext.data.records import check_records
+
+_SPAN = re.compile(r"(\S+) (\d+) (\d+)((?:;\d+ \d+)*)")
+_OTHERS = {
+    **{"R": "relations", "*": "relations", "E": "events", "N": "normalisations"},
+    **{"A": "attributes", "M": "attributes"},
+}
+
+
+def read_brat(path, encoding="utf-8"):
+    """Read texts with brat's standoff annotations: `name.txt` and `name.ann` side by side.
+
+    Text-bound annotations (`T1<tab>person 0 3<tab>Ada`) become entities, and each is compared with
+    the text. What is no entity, and entities of several pieces, are counted in a `UserWarning`.
+
+    Args:
+        path: One of the two files, or a folder of such pairs.
+        encoding: Of the files. Defaults to `"utf-8"`.
+
+    Returns:
+        List of records, one a text, by name; `"id"` is the name.
+
+    Raises:
+        ValueError: If one of the two is missing, a line is malformed, or an offset does not give its
+            mention; the message names file and line.
+
+    Example:
+
+    ```python
+    records = read_brat("corpus")  # corpus/a.txt, corpus/a.ann, ...
+    ```
+
+    Reference: brat: a Web-based Tool for NLP-Assisted Text Annotation, Stenetorp et al., 2012,
+    https://aclanthology.org/E12-2021
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]
+    if not files:
+        raise ValueError(f"{path}: no annotations. Expected files of the name *.ann.")
+    left_out = collections.Counter()
+    records = [_record(file, encoding, left_out) for file in files]
+    warn_left_out(path, left_out)
+    return check_records(records, source=str(path))
+
+
+def _record(path, encoding, left_out):
+    text_file = path.with_suffix(".txt")
+    for file in (path, text_file):
+        if not file.is_file():
+            raise ValueError(f"{file}: there is no such file. Expected {path.stem}.txt and .ann.")
+    text = read_text(text_file, encoding)
+    entities = []
+    # An empty file of annotations says that there are none.
+    lines = lines_of(read_text(path, encoding)) if path.read_bytes().strip() else []
+    for number, line in enumerate(lines, start=1):
+        kind = line[:1]
+        if not line.strip() or kind == "#":  # a note of the annotator
+            continue
+        if kind != "T":
+            if kind not in _OTHERS:
+                raise ValueError(
+                    f"{path}, line {number}: not brat's format. Received: {line!r:.80}"
+                )
+            left_out[_OTHERS[kind]] += 1
+            continue
+        _, _, rest = line.partition("\t")
+        place, _, mention = rest.partition("\t")
+        match = _SPAN.fullmatch(place)
+        if match is None:
+            raise ValueError(
+                f"{path}, line {number}: not an entity. Expected T1, a tab, a label, start and "
+                f"end, a tab, the mention. Received: {line!r:.80}"
+            )
+        label, start, end, pieces = match.groups()
+        if pieces:
+            left_out["entities of several pieces"] += 1
+            continue
+        entity = {"start": int(start), "end": int(end), "label": label}
+        entities.append({**entity, "text": mention} if mention else entity)
+    (record,) = check_records([{"id": path.stem, "text": text, "entities": entities}], str(path))
+    for entity in record["entities"]:
+        entity.pop("text", None)
+    return record
