@@ -5,7 +5,8 @@ from keras_ext.data.conll import read_conll
 from keras_ext.data.convert_offsets import convert_offsets
 from keras_ext.data.json_records import read_cluener, read_cmeee, read_jsonl, write_jsonl
 from keras_ext.data.offsets import Encoding
-from keras_ext.data.pairs import check_examples, read_pairs
+from keras_ext.data.pair_files import read_pairs
+from keras_ext.data.pairs import check_examples
 from keras_ext.data.readers import read_records
 from keras_ext.data.records import check_records, labels_of
 from keras_ext.data.report import Report

@@ -8,9 +8,10 @@ from keras_ext.data.files import lines_of, read_text
 from keras_ext.data.left_out import warn_left_out
 from keras_ext.data.records import check_records
 
+_LINE = re.compile(r"([TREAMN])\d+\t|\*\t")
 _SPAN = re.compile(r"(\S+) (\d+) (\d+)((?:;\d+ \d+)*)")
 _OTHERS = {
-    **{"R": "relations", "*": "relations", "E": "events", "N": "normalisations"},
+    **{"R": "relations", None: "relations", "E": "events", "N": "normalisations"},
     **{"A": "attributes", "M": "attributes"},
 }
 
@@ -61,15 +62,13 @@ def _record(path, encoding, left_out):
     # An empty file of annotations says that there are none.
     lines = lines_of(read_text(path, encoding)) if path.read_bytes().strip() else []
     for number, line in enumerate(lines, start=1):
-        kind = line[:1]
-        if not line.strip() or kind == "#":  # a note of the annotator
+        if not line.strip() or line.startswith("#"):  # a note of the annotator
             continue
-        if kind != "T":
-            if kind not in _OTHERS:
-                raise ValueError(
-                    f"{path}, line {number}: not brat's format. Received: {line!r:.80}"
-                )
-            left_out[_OTHERS[kind]] += 1
+        kind = _LINE.match(line)
+        if kind is None:
+            raise ValueError(f"{path}, line {number}: not brat's format. Received: {line!r:.80}")
+        if kind[1] != "T":
+            left_out[_OTHERS[kind[1]]] += 1
             continue
         _, _, rest = line.partition("\t")
         place, _, mention = rest.partition("\t")

@@ -176,8 +176,8 @@ def read_json(path, encoding="utf-8"):
     """Read a file of JSON values, one a line or as one array.
 
     Args:
-        path: The file. In one with the suffix `.jsonl`, a line is a value even if it is the only
-            one and an array of strings or numbers.
+        path: The file. In one with the suffix `.jsonl`, the only line is a value, too, if it is an
+            array, but not of objects or of arrays alone.
         encoding: Of the file. Defaults to `"utf-8"`.
 
     Returns:
@@ -194,12 +194,11 @@ def read_json(path, encoding="utf-8"):
         if text.lstrip().startswith("[") and not _is_json(lines[0][1]):
             raise ValueError(f"{path}: not a JSON array: {error}") from None
         return [_value(path, number, line) for number, line in lines]
-    rows = isinstance(value, list) and (
-        Path(path).suffix.lower() != ".jsonl"
-        or not value
-        or any(isinstance(item, (dict, list)) for item in value)
-    )
-    return value if rows else [value]
+    if not isinstance(value, list):
+        return [value]
+    kinds = set(map(type, value))
+    one_line = Path(path).suffix.lower() == ".jsonl" and kinds not in (set(), {dict}, {list})
+    return [value] if one_line else value
 
 
 def _value(path, number, line):

@@ -123,9 +123,9 @@ def _sound(record, label_ids, note):
         if not 0 <= given["start"] < given["end"] <= len(record["text"]) or key[0] == key[1]:
             note("out_of_range", given)
         elif entity["label"] not in label_ids:
-            note("unknown_label", entity)
+            note("unknown_label", given)
         elif key in seen:
-            note("duplicate", entity)
+            note("duplicate", given)
         else:
             seen.add(key)
             sound.append(entity)

@@ -139,3 +139,74 @@ def test_the_real_english_sets_are_read_whole_and_without_warning(data_folder):
         for name, expected in sizes.items():
             records = read_conll(data_folder / name)
             assert (len(records), sum(len(r["entities"]) for r in records)) == expected
+
+
+def test_a_blank_is_a_token_where_one_character_separates(tmp_path):
+    path = tmp_path / "x.txt"
+    for separator, blank in ((" ", " "), (" ", "\u3000"), ("\t", " "), ("\t", "\u00a0")):
+        lines = [
+            f"{token}{separator}{tag}" for token, tag in zip(f"上海{blank}好", "BIOO", strict=True)
+        ]
+        path.write_text("\n".join(lines).replace("B", "B-x").replace("I", "I-x"), encoding="utf-8")
+        assert read_conll(path) == [
+            {"text": f"上海{blank}好", "entities": [{"start": 0, "end": 2, "label": "x"}]}
+        ]
+
+
+def test_aligned_columns_have_any_number_of_blanks(read):
+    assert read("a    NNP  B-x\nbcd  NNP  I-x\n", tag_columns=(-1,)) == [["x:a bcd"]]
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["# id 88 domain=dev", "# id 88\tdomain=dev", "#\thttp://a.b [2011]", "# text = a b", "#", "#begin document (a); part 000"],
+)  # fmt: skip
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_comments_are_no_tokens_and_hashtags_are(tmp_path, comment, separator):
+    path = tmp_path / "x.conll"
+    lines = [comment, "a O", "# O", "#b B-x", "", comment, comment, "#b B-x", "c O", ""]
+    rows = [line if line == comment else line.replace(" ", separator) for line in lines]
+    path.write_text("\n".join(rows))
+    assert [record["text"] for record in read_conll(path)] == ["a # #b", "#b c"]
+
+
+def test_a_comment_inside_a_sentence_is_an_error(read):
+    with pytest.raises(ValueError, match="line 2: wrong number of columns"):
+        read("a O\n# text = b\nb O\n")
+
+
+def test_published_layouts_are_read_without_settings(read):
+    conll_2003 = "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\nit PRP B-NP O\n"
+    assert read(conll_2003) == [["ORG:EU"]]
+    multiconer = "# id 1-2 domain=dev\nSiena _ _ B-LOC\nrocks _ _ O\n\n# id 3 domain=dev\nx _ _ O\n"
+    assert read(multiconer) == [["LOC:Siena"], []]
+    layers = "a NNP B-org O\nb NNP I-org B-place\n"
+    assert read(layers) == [["org:a b", "place:b"]]
+
+
+def test_columns_that_count_the_tokens_are_not_taken_for_them(read):
+    germeval = "#\thttp://a.b [2011]\n1\tSiena\tB-LOC\tO\n2\tliegt\tO\tO\n\n#\tx\n1\tda\tO\tO\n"
+    with pytest.raises(ValueError, match="column 0 counts the tokens.*token_column=1"):
+        read(germeval)
+    assert read(germeval, token_column=1, tag_columns=(2, 3)) == [["LOC:Siena"], []]
+    assert read(germeval, token_column=1) == [["LOC:Siena"], []]
+
+
+def test_lone_carriage_returns_end_lines(read):
+    assert read("a B-x\rb I-x\r\rc O\r") == [["x:a b"], []]
+
+
+def test_tokens_are_joined_as_their_script_is(tmp_path):
+    path = tmp_path / "x.txt"
+    for tokens, text in (("上 海 iPhone", "上海iPhone"), ("In Siena 上", "In Siena 上")):
+        path.write_text("".join(f"{token}\tO\n" for token in tokens.split()), encoding="utf-8")
+        assert [record["text"] for record in read_conll(path)] == [text]
+        assert read_conll(path, separator="_")[0]["text"] == "_".join(tokens.split())
+
+
+def test_other_encodings_are_read_when_named(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes("清 B-x\n华 I-x\n".encode("gbk"))
+    assert read_conll(path, encoding="gbk")[0]["text"] == "清华"
+    with pytest.raises(ValueError, match="x.txt: not UTF-8 text.*encoding='gbk'"):
+        read_conll(path)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_ext.data.pairs import check_examples, read_pairs
+from keras_ext.data import check_examples, read_pairs
 
 
 @pytest.fixture

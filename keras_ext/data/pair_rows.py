@@ -1,0 +1,199 @@
+"""Rows of a file of pairs -> texts and what may be their score."""
+
+import itertools
+import re
+from typing import NamedTuple
+
+from keras_ext.data.pair_names import Columns, columns_of, declared_roles, is_header, is_id
+from keras_ext.data.pair_scores import is_odd, number
+
+_ABSENT = object()
+
+
+class Row(NamedTuple):
+    """One example before its score is read; `key` names the column of the score."""
+
+    place: str
+    texts: list
+    columns: Columns
+    score: object = _ABSENT
+    key: object = None
+
+    @property
+    def scored(self):
+        """Whether there is a score."""
+        return self.score is not _ABSENT
+
+
+def rows_of_cells(rows, declared):
+    """`Row`s of a file of columns.
+
+    Args:
+        rows: List of (place, cells).
+        declared: Dictionary, what the user says of columns, or `None`.
+    """
+    place, first = rows[0]
+    named = any(isinstance(name, str) for name in declared or ())
+    if named or is_header(first):
+        columns = columns_of(place, first, declared_roles(place, first, declared))
+        names, rows = first, rows[1:]
+        _check_widths(rows, len(first))
+        _refuse_unknown_numbers(place, names, [cells for _, cells in rows], columns)
+    elif len(first) >= 7 and first[3].isdigit() and number(first[4]) is not None and not declared:
+        # The STS benchmark. Some of its lines name their sources in two more columns.
+        rows, names = [(place, cells[:7]) for place, cells in rows], range(7)
+        columns = Columns([5, 6], score=4, graded=True)
+        _check_widths(rows, 7)
+    else:
+        _check_widths(rows, len(first))
+        names = range(len(first))
+        roles = declared_roles(place, None, declared)
+        columns = _without_names(place, [cells for _, cells in rows], roles)
+    score = columns.score
+    for place, cells in rows:
+        texts = [cells[i] for i in columns.texts]
+        given = () if score is None else (cells[score], names[score])
+        yield Row(place, texts, columns, *given)
+
+
+def rows_of_json(place, row, declared):
+    """`Row`s of one value of JSON: several where an anchor has several positives."""
+    if isinstance(row, str):
+        return [Row(place, [row], Columns([0]))]
+    if isinstance(row, list):
+        row = {"texts": row[:-1], "score": row[-1]} if _is_number(row[-1:]) else {"texts": row}
+        return _of_texts(place, row, "the array")
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{place}: expected an object with text1, text2 and score, anchor, positive and "
+            f"negatives, or text; an array of texts; or a text. Received: {row!r:.80}"
+        )
+    if isinstance(row.get("set"), dict) and len(row) == 1:
+        row = row["set"]
+    if isinstance(row.get("set"), list) and not declared:
+        texts = row["set"]
+        if len(texts) < 2:
+            raise ValueError(f"{place}: a set needs two texts. Received: set={texts!r:.80}")
+        return [
+            Row(place, list(pair), Columns([0, 1])) for pair in itertools.combinations(texts, 2)
+        ]
+    if isinstance(row.get("texts"), list) and not declared:
+        return _of_texts(place, row, "texts")
+    names, values = list(row), list(row.values())
+    columns = columns_of(place, names, declared_roles(place, names, declared))
+    _refuse_unknown_numbers(place, names, [values], columns)
+    score = columns.score
+    given = () if score is None else (values[score], names[score])
+    first, *others = [values[i] for i in columns.texts]
+    if not others:
+        return [Row(place, [first], columns, *given)]
+    positives, *negatives = map(_listed, others)
+    if not positives:
+        raise ValueError(f"{place}: no positive. Received: {names[columns.texts[1]]}=[]")
+    negatives = [text for several in negatives for text in several]
+    return [Row(place, [first, text, *negatives], columns, *given) for text in positives]
+
+
+def _of_texts(place, row, what):
+    """One example of {"texts": [...]} and perhaps a score."""
+    texts = row["texts"]
+    if len(texts) < 2:
+        raise ValueError(f"{place}: expected two texts or more in {what}. Received: {texts!r:.80}")
+    others = [name for name in row if name != "texts"]
+    columns = columns_of(place, ["text1", "text2", *others], {})._replace(texts=texts)
+    if columns.score is None:
+        return [Row(place, texts, columns)]
+    key = others[columns.score - 2]
+    return [Row(place, texts, columns, row[key], key)]
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def _check_widths(rows, width):
+    for place, cells in rows:
+        if len(cells) != width:
+            raise ValueError(
+                f"{place}: wrong number of columns. Expected {width} as in the first line. "
+                f"Received: {len(cells)} in {cells!r:.80}"
+            )
+
+
+def _refuse_unknown_numbers(place, names, rows, columns):
+    """Two texts without a score beside numbers, whose name is not known, may have lost it."""
+    if columns.score is not None or len(columns.texts) - columns.negatives != 2:
+        return
+    for index, name in enumerate(names):
+        if index in columns.texts or index in columns.ignored or is_id(str(name)):
+            continue
+        values = [row[index] for row in rows]
+        if sum(map(_may_be_score, values)) > len(values) / 2:
+            raise ValueError(
+                f"{place}: the column {name!r} holds numbers or classes and has no known name. "
+                f"Expected to be told: columns={{{name!r}: 'score'}}, or columns={{{name!r}: "
+                f"None}} if it is none. Received: {name}={values[0]!r:.80}"
+            )
+
+
+def _without_names(place, rows, roles):
+    """The columns of a file without a header."""
+    width = len(rows[0])
+    texts = [i for role in ("text1", "text2", "negative") for i in roles if roles[i] == role]
+    scores = [i for i in roles if roles[i] == "score" or isinstance(roles[i], tuple)]
+    if max([*roles, 0]) >= width or len(scores) > 1:
+        raise ValueError(f"{place}: no such columns in {width}. Received: columns={roles}")
+    free = [i for i in range(width) if i not in roles]
+    numbers = [i for i in free if _mostly(rows, i, number) and width > 1]
+    if not texts and not scores and numbers[-1:] == [width - 1]:
+        scores = [numbers.pop()]
+        ids = [cells[0] for cells in rows]
+        if numbers == [0] and width > 3 and len(set(ids)) == len(ids) and all(map(_is_count, ids)):
+            free.remove(numbers.pop())
+        free.remove(scores[0])
+    ends = [i for i in (0, width - 1) if i in free and len(free) > 2]
+    unclear = numbers + [i for i in free if _mostly(rows, i, is_odd)]
+    unclear += [i for i in ends if _is_class([cells[i] for cells in rows])]
+    if unclear:
+        where = unclear[0]
+        raise ValueError(
+            f"{place}: cannot tell what column {where} is. Expected texts, and at most a score "
+            "that is a plain number in the last column; or to be told, such as columns={"
+            f"{where}: None}} if it is neither. Received: {rows[0][where]!r:.80} in {rows[0]!r:.80}"
+        )
+    texts = texts or free
+    role = roles.get(scores[0]) if scores else None
+    return Columns(
+        texts,
+        len(texts[2:]),
+        scores[0] if scores else None,
+        role == "score",
+        classes=role if isinstance(role, tuple) else None,
+    )
+
+
+def _mostly(rows, column, test):
+    """Whether a test, which says no with `None` or `False`, holds in most cells of a column."""
+    held = [test(cells[column]) for cells in rows]
+    return sum(answer is not None and answer is not False for answer in held) > len(rows) / 2
+
+
+def _is_count(cell):
+    return cell.strip().isdigit()
+
+
+def _is_class(cells):
+    """Whether a column holds a few words again and again, and so no texts."""
+    kinds = set(cells)
+    few = len(cells) > 3 and len(kinds) <= min(5, len(cells) / 2)
+    return few and all(len(cell) <= 20 and not re.search(r"\s", cell.strip()) for cell in kinds)
+
+
+def _may_be_score(value):
+    if isinstance(value, list):
+        return bool(value) and all(map(_may_be_score, value))
+    return number(value) is not None or is_odd(value)
+
+
+def _is_number(values):
+    return bool(values) and isinstance(values[0], (int, float))
