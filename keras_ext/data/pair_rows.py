@@ -8,6 +8,7 @@ from keras_ext.data.pair_names import Columns, columns_of, declared_roles, is_he
 from keras_ext.data.pair_scores import is_odd, number
 
 _ABSENT = object()
+_BLANK = re.compile(r"\s")
 
 
 class Row(NamedTuple):
@@ -151,9 +152,9 @@ def _without_names(place, rows, roles):
         if numbers == [0] and width > 3 and len(set(ids)) == len(ids) and all(map(_is_count, ids)):
             free.remove(numbers.pop())
         free.remove(scores[0])
-    ends = [i for i in (0, width - 1) if i in free and len(free) > 2]
     unclear = numbers + [i for i in free if _mostly(rows, i, is_odd)]
-    unclear += [i for i in ends if _is_class([cells[i] for cells in rows])]
+    if len(free) > 2:
+        unclear += [i for i in (0, width - 1) if i in free and _is_class(rows, i)]
     if unclear:
         where = unclear[0]
         raise ValueError(
@@ -182,11 +183,14 @@ def _is_count(cell):
     return cell.strip().isdigit()
 
 
-def _is_class(cells):
-    """Whether a column holds a few words again and again, and so no texts."""
-    kinds = set(cells)
-    few = len(cells) > 3 and len(kinds) <= min(5, len(cells) / 2)
-    return few and all(len(cell) <= 20 and not re.search(r"\s", cell.strip()) for cell in kinds)
+def _is_class(rows, column):
+    """Whether a column among texts holds names, as of a class or a row: few or only single words."""
+    cells = [row[column].strip() for row in rows]
+    if any(len(cell) > 20 or _BLANK.search(cell) for cell in cells):
+        return False
+    few = len(cells) > 3 and len(set(cells)) <= min(5, len(cells) / 2)
+    others = [i for i in range(len(rows[0])) if i != column]
+    return few or all(_mostly(rows, i, lambda cell: _BLANK.search(cell.strip())) for i in others)
 
 
 def _may_be_score(value):
