@@ -43,6 +43,9 @@ setup(
             "ruff>=0.9",
             "tensorboard>=2.20",
             "faiss-cpu>=1.8",
+            "filelock>=3.13",
+            "requests>=2.31",
+            "jax>=0.6",
         ],
     },
 )

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,23 @@ def test_importing_the_package_loads_little_beside_keras(backend, other):
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_scripts_use_public_names_only(path):
     assert private_names(path.read_text("utf-8")) == []
+
+
+def test_the_extra_brings_all_that_the_tests_import():
+    given = ast.parse((ROOT / "setup.py").read_text("utf-8")).body[-1].value.keywords
+    given = {k.arg: k.value for k in given if k.arg in ("install_requires", "extras_require")}
+    required = ast.literal_eval(given["install_requires"])
+    extra = ast.literal_eval(given["extras_require"])["test"]
+    distributions = {re.split("[<>=]", line)[0] for line in required + extra}
+    # One extra for each backend; tests/legacy has requirements of its own.
+    tops = {"tensorflow", "bert4keras"}
+    tops |= {{"scikit-learn": "sklearn", "faiss-cpu": "faiss"}.get(d, d) for d in distributions}
+    tests = ROOT / "tests"
+    local = {path.stem for path in [*tests.rglob("*.py"), *SCRIPTS]} | {"tests", "keras_ext"}
+    local |= {path.name for path in tests.iterdir()}
+    for path in tests.rglob("*.py"):
+        used = {name.partition(".")[0] for name in imported(path.read_text("utf-8"))}
+        assert used - EVERYWHERE - local <= tops, path
 
 
 @pytest.mark.parametrize(

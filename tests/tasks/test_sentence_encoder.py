@@ -3,7 +3,6 @@
 import warnings
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 
@@ -85,6 +84,7 @@ def test_other_encoders(kind):
     if kind == "gau":
         inside = GAUEncoder(rows, num_layers=2, hidden_dim=16, key_size=8)
     elif kind == "keras_hub":
+        keras_hub = pytest.importorskip("keras_hub")
         inside = keras_hub.models.BertBackbone(rows, **SIZES)
     else:
         inside = kind(rows, **SIZES)
