@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_ext import data, metrics, ops
+from keras_ext import data, metrics, ops, training
 from keras_ext.layers import EfficientGlobalPointer
 from keras_ext.losses import GlobalPointerCrossentropy
 from keras_ext.models import build_transformer_model
@@ -113,7 +113,7 @@ def main():
     optimizer = keras.optimizers.Adam(LEARNING_RATE if weights else 1e-3, epsilon=1e-6)
     model.compile(optimizer, GlobalPointerCrossentropy())
     batches, evaluator = Batches(train, tokenizer, labels), Evaluator(dev, tokenizer, labels)
-    model.fit(batches, epochs=EPOCHS, callbacks=[evaluator])
+    model.fit(batches, epochs=EPOCHS, callbacks=[evaluator, training.KeepFreedMemory()])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import keras
 from keras_ext.optimizers import GuardedLossScale, SummedGradients, WarmupCosine
 from keras_ext.optimizers.adjusted_update import innermost
 from keras_ext.optimizers.kinds import undecayed
+from keras_ext.training.optimizer_monitor import nested
 
 # Callbacks that set the learning rate, which a schedule would not let them.
 RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
@@ -27,7 +28,8 @@ class Compilations:
 
     def get(self, model, loss, callbacks=()):
         """The `Compilation` of a model for a fit with these callbacks."""
-        scheduled = not any(isinstance(callback, RATE_SETTERS) for callback in callbacks or ())
+        callbacks = keras.tree.flatten(callbacks or ())
+        scheduled = not any(isinstance(callback, RATE_SETTERS) for callback in callbacks)
         last = self.last.get(id(model))
         if last is None or not last.suits(scheduled):
             last = Compilation(model, loss, self.optimizer, self.default, self.arguments, scheduled)
@@ -71,7 +73,7 @@ class Compilation:
 
     def begin(self, steps):
         """Makes the optimizer ready for a fit of `steps` updates: a default one begins anew."""
-        optimizer = self.model.optimizer
+        optimizer, steps = self.model.optimizer, max(steps, 1)  # none, where there are no epochs
         if not optimizer.built:
             # Variables that the first step makes would cost a second trace of it.
             with strategy_scope(self.model):
@@ -201,4 +203,9 @@ def _of_its_strategy(optimizer, model):
             "Expected a new optimizer, or its name. "
             f"Received: {optimizer!r}, {type(model.distribute_strategy).__name__}"
         )
-    return keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    made = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    # Which weights do not decay is no setting that Keras saves.
+    for old, new in zip(nested(optimizer), nested(made), strict=True):
+        names = [name for name in vars(old) if name.startswith("_exclude_from_weight_decay")]
+        vars(new).update({name: vars(old)[name] for name in names})
+    return made

@@ -7,6 +7,7 @@ import numpy as np
 from keras_ext.data import merge_windows, resolve
 from keras_ext.tasks.entity import Entity
 from keras_ext.tasks.entity_batches import EntityBatches, text_windows
+from keras_ext.tasks.fitting import numeric_mask
 from keras_ext.tasks.shapes import empty_batch, warm_up_lengths
 
 
@@ -70,10 +71,10 @@ def model_scores(recognizer, windows, batch_size):
 
 def warm_up(recognizer, lengths, batch_size):
     """`EntityRecognizer.warm_up`, which describes arguments and results."""
-    lengths = warm_up_lengths(lengths, recognizer.settings["max_length"])
+    lengths = warm_up_lengths(lengths, batch_size, recognizer.settings["max_length"])
     rows = {min(1 << power, batch_size) for power in range(batch_size.bit_length() + 1)}
     for shape in product(sorted(rows), lengths):
-        recognizer.model.predict_on_batch(empty_batch(shape))
+        recognizer.model.predict_on_batch(numeric_mask(empty_batch(shape)))
     return len(rows) * len(lengths)
 
 

@@ -212,8 +212,8 @@ class EntityRecognizer:
 
         A batch has one of few numbers of tokens (for max_length=128: 16, 32, 48, 80, 128) and a
         power of two of rows, up to `batch_size`. The first batch of a shape is traced; with
-        `jit_compile`, and on JAX, it is compiled, which takes seconds. A shape stays for the life
-        of the process.
+        `jit_compile`, and on JAX, it is compiled, which takes seconds. A shape stays until the
+        process ends or the model is compiled anew: warm up after `compile` and `fit`.
 
         Args:
             lengths: list of numbers of tokens of the texts to come, the two special ones included;
@@ -224,7 +224,7 @@ class EntityRecognizer:
             int, the number of shapes.
 
         Raises:
-            ValueError: for a length that is not between 1 and `max_length`.
+            ValueError: for a length that is not between 1 and `max_length`, or a batch_size below 1.
         """
         return entity_prediction.warm_up(self, lengths, batch_size)
 

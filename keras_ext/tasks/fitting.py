@@ -9,7 +9,7 @@ from keras_ext.training import CompileCounter, KeepFreedMemory, OptimizerMonitor
 from keras_ext.training.optimizer_monitor import nested
 
 # What an optimizer has that `OptimizerMonitor` looks at.
-WATCHED = ("skipped_steps", "flush", "position")
+WATCHED = ("skipped_steps", "dynamic_scale", "flush", "position")
 
 
 def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
@@ -35,16 +35,18 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     Raises:
         RuntimeError: if the loss stops being finite.
     """
-    for callback in callbacks or []:
+    # Keras takes one alone, too, and lists of lists.
+    callbacks = keras.tree.flatten(callbacks or [])
+    for callback in callbacks:
         if isinstance(callback, CompileCounter):
             batches = callback.watch(batches)
-    swaps, callbacks = _partition(callbacks or [], keras.callbacks.SwapEMAWeights)
+    swaps, callbacks = _partition(callbacks, keras.callbacks.SwapEMAWeights)
     optimizers = list(nested(model.optimizer))
     watched = any(hasattr(each, name) for each in optimizers for name in WATCHED)
     if not swaps and any(each.use_ema for each in optimizers):
         # Averaged weights are put in place before they are measured, and taken out after it.
         swaps = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
-    keep = KeepBest(model, measure, best, checks=not watched)
+    keep = KeepBest(model, measure, best, checks=not watched, averaged=bool(swaps))
     memory = KeepFreedMemory()
     check = keras.callbacks.LambdaCallback(on_epoch_end=keep.check)
     # The monitor waits for the device after each batch: only where there is something to see.
@@ -108,14 +110,16 @@ class KeepBest(keras.callbacks.Callback):
         measure: as in `fit_and_keep`.
         best: likewise.
         checks: bool, whether weights are checked here: an `OptimizerMonitor` does so, too.
+        averaged: bool, whether the weights after an epoch are averages.
     """
 
-    def __init__(self, trained, measure, best, checks):
+    def __init__(self, trained, measure, best, checks, averaged):
         super().__init__()
         self.trained = trained
         self.measure = measure
         self.best = best
         self.checks = checks
+        self.averaged = averaged
         self.highest, self.weights = -math.inf, None
 
     def check(self, epoch, logs):
@@ -150,6 +154,11 @@ class KeepBest(keras.callbacks.Callback):
         score = -math.inf if math.isnan(score) else score
         if score >= self.highest:  # of equal ones the later has seen more
             self.highest, self.weights = score, weights
+
+    def on_train_end(self, logs=None):
+        # Keras finds the averages only after the last of all epochs, not where training was stopped.
+        if self.averaged:
+            self.restore()
 
     def restore(self):
         """Puts the kept weights into the model."""

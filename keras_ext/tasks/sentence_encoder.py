@@ -171,7 +171,7 @@ class SentenceEncoder:
         On TensorFlow without `jit_compile` a batch is as long as its longest text, and a second
         shape is traced for all to come: two lengths will do. Elsewhere every batch has `batch_size`
         rows and one of few numbers of tokens (for max_length=128: 16, 32, 48, 80, 128), each of
-        which compiles for seconds. A shape stays for the life of the process.
+        which compiles for seconds. A shape stays until the process ends.
 
         Args:
             lengths: list of numbers of tokens of the texts to come, the two special ones included;
@@ -182,7 +182,7 @@ class SentenceEncoder:
             int, the number of shapes.
 
         Raises:
-            ValueError: for a length that is not between 1 and `max_length`.
+            ValueError: for a length that is not between 1 and `max_length`, or a batch_size below 1.
         """
         return sentence_vectors.warm_up(self, lengths, batch_size)
 

@@ -56,7 +56,7 @@ def warm_up(encoder, lengths, batch_size):
     """`SentenceEncoder.warm_up`, which describes arguments and results."""
     shapes = {
         batch_shape(encoder.model, rows, length, batch_size, encoder.settings["max_length"])
-        for length in warm_up_lengths(lengths, encoder.settings["max_length"])
+        for length in warm_up_lengths(lengths, batch_size, encoder.settings["max_length"])
         for rows in (1, batch_size)
     }
     for shape in sorted(shapes):

@@ -12,10 +12,20 @@ from keras_ext.optimizers import GradientAccumulation, NonFiniteGuard
 
 RECORDS = make_records()
 EXAMPLES = {"scored": SCORED[:14], "pairs": PAIRS[:9], "triplets": TRIPLETS}
+
+
+def excluding():
+    """An optimizer whose weight decay would shrink what it does not leave alone."""
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=5.0)
+    optimizer.exclude_from_weight_decay(var_names=["kernel", "bias"])
+    return GradientAccumulation(optimizer, 1)
+
+
 OPTIMIZERS = {
     "default": lambda: None,
     "name": lambda: "adam",
     "clipped": lambda: GradientAccumulation(keras.optimizers.SGD(0.1, global_clipnorm=1.0), 1),
+    "excluding": excluding,
     "guarded": lambda: NonFiniteGuard(keras.optimizers.Adam(0.01)),
 }
 

@@ -7,6 +7,7 @@ CASES = [
     {"task": "entities", "inside": True, "batch_size": 5, "optimizer": "name"},
     {"task": "entities", "optimizer": "clipped"},
     {"task": "entities", "optimizer": "guarded"},
+    {"task": "entities", "optimizer": "excluding"},
     {"task": "sentences", "kind": "scored"},
     {"task": "sentences", "kind": "triplets", "inside": True, "batch_size": 3},
     {"task": "sentences", "kind": "scored", "chunk_size": 2, "optimizer": "name"},

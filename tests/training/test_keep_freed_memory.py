@@ -67,3 +67,25 @@ def test_nothing_is_done_where_it_does_not_apply(monkeypatch):
     model.compile("sgd", "mse")
     history = model.fit(np.ones((4, 2)), np.ones((4, 1)), callbacks=[callback], verbose=0)
     assert np.isfinite(history.history["loss"]).all()
+
+
+class Library:
+    """Notes what glibc is asked."""
+
+    def __init__(self):
+        self.calls = []
+
+    def mallopt(self, threshold, size):
+        self.calls.append((threshold, size))
+
+    def malloc_trim(self, pad):
+        self.calls.append("trim")
+
+
+def test_thresholds_are_put_back_before_each_batch_and_memory_is_given_back_at_the_end():
+    callback = KeepFreedMemory()
+    callback._libc = Library()
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((6, 2)), np.ones((6, 1)), 2, epochs=2, callbacks=[callback], verbose=0)
+    assert callback._libc.calls == 6 * [(-3, 32 * 2**20), (-1, 64 * 2**20)] + ["trim"]
