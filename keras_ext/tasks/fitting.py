@@ -121,6 +121,7 @@ class KeepBest(keras.callbacks.Callback):
         self.checks = checks
         self.averaged = averaged
         self.highest, self.weights = -math.inf, None
+        self.skipped = _skipped_steps(trained)
 
     def check(self, epoch, logs):
         """Ends training, before anything else at the end of an epoch, if it is not finite.
@@ -129,9 +130,10 @@ class KeepBest(keras.callbacks.Callback):
             RuntimeError: if a weight is not finite; or the loss, where no guard skipped the batch.
         """
         loss = logs.get("loss", 0.0)
-        skipped = getattr(self.trained.optimizer, "skipped_steps", None)
-        if skipped is not None and ops.convert_to_numpy(skipped) > 0:
+        skipped = _skipped_steps(self.trained)
+        if skipped > self.skipped:
             loss = 0.0  # one batch that was skipped makes the mean NaN
+        self.skipped = skipped
         if not math.isfinite(loss) or (self.checks and not all_finite(self.trained.weights)):
             raise RuntimeError(
                 f"Training stopped: the loss of epoch {epoch + 1} is {loss}, or weights are not "
@@ -164,6 +166,12 @@ class KeepBest(keras.callbacks.Callback):
         """Puts the kept weights into the model."""
         if self.weights is not None:
             self.trained.set_weights(self.weights)
+
+
+def _skipped_steps(model):
+    """How many steps a guard of the model's optimizer has skipped so far."""
+    skipped = getattr(model.optimizer, "skipped_steps", 0)
+    return int(ops.convert_to_numpy(skipped))
 
 
 def all_finite(variables):

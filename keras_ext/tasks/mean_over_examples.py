@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_ext.losses import Matryoshka
 from keras_ext.ops.replicas import replica_count
 from keras_ext.optimizers.replicas import sum_over_replicas
 
@@ -50,6 +51,12 @@ class MeanOverExamples(keras.losses.Loss):
 def mean_over_examples(loss):
     """A loss or its name as a loss whose mean is over the examples of a batch, not its rows."""
     loss = keras.losses.get(loss)
+    if isinstance(loss, Matryoshka):
+        part = mean_over_examples(loss.loss)
+        if part is loss.loss:
+            return loss
+        part = keras.saving.serialize_keras_object(part)
+        return Matryoshka.from_config({**loss.get_config(), "loss": part, "reduction": "sum"})
     if not isinstance(loss, keras.losses.Loss):
         return MeanOverExamples(loss)
     whole = type(loss).__call__ is not keras.losses.Loss.__call__  # it takes care of weights itself

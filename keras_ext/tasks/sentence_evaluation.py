@@ -9,7 +9,7 @@ import numpy as np
 from keras_ext.data import check_examples
 from keras_ext.metrics import best_threshold, pearson, retrieval_scores, spearman
 from keras_ext.tasks.sentence_search import comparable, exact_best
-from keras_ext.tasks.sentence_vectors import encode_texts
+from keras_ext.tasks.sentence_vectors import encode_texts, remembering
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,12 @@ class SentenceEvaluation(keras.callbacks.Callback):
         self.encoder = encoder
         self.examples = examples
         self.prefix = prefix
-        self.arguments = kwargs
+        defaults = {"corpus": (), "k": 10, "relevant": None, "batch_size": 64}
+        self.arguments = {**defaults, "tokenize": remembering(encoder), **kwargs}
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            scores = self.encoder.evaluate(self.examples, **self.arguments)
+            scores = evaluate(self.encoder, self.examples, **self.arguments)
             logs.update(measures(scores, self.prefix))
 
 

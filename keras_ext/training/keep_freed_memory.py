@@ -38,7 +38,7 @@ class KeepFreedMemory(keras.callbacks.Callback):
         self._libc = ctypes.CDLL(None) if here else None
 
     def on_train_batch_begin(self, batch, logs=None):
-        # Before each: the generator, made anew for an epoch, starts when it is first asked.
+        # Before each: TensorFlow's one call comes inside the first batch, from the generator.
         if self._libc is not None:
             self._libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
             self._libc.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
