@@ -128,6 +128,7 @@ def test_declarations_that_do_not_fit_are_errors(read, columns, message):
         (f"{A}\t{B}\tsame\n{C}\t{D}\tother\n" * 2, ".tsv", "what column 2 is.*'same'"),
         (f"{A}\t{B}\tE\n{C}\t{D}\tN\n", ".tsv", "what column 2 is.*'E'"),
         (f"q1\t{A}\t{B}\nq2\t{C}\t{D}\n", ".tsv", "what column 0 is.*'q1'"),
+        (f"1\t{A}\t{B}\t7\n1\t{C}\t{D}\t8\n", ".tsv", "what column 0 is.*'1'"),
         (f"0.5\t{A}\t{B}\t1\n0.5\t{C}\t{D}\t2\n", ".tsv", "what column 0 is"),
     ],
 )
