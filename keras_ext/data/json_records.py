@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from keras_ext.data.files import read_text
+from keras_ext.data.files import load_json, read_text
 from keras_ext.data.records import check_records, record_name
 
 # Two surrogates in a row would be read back as one character and shift every later offset.
@@ -163,16 +163,10 @@ def read_json(path):
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not a JSON array: {error}") from None
+        return load_json(text, path)
     rows = []
     # splitlines() would also split at characters that may stand inside a text, such as U+2028.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON: {error}") from None
+            rows.append(load_json(line, f"{path}, line {number}"))
     return rows

@@ -3,10 +3,10 @@
 import warnings
 from fnmatch import fnmatchcase
 
+from keras_ext.data.files import read_object
 from keras_ext.models.bert4keras_config import encoder_arguments, encoder_class
 from keras_ext.models.google import load_google_weights
 from keras_ext.models.name_lookup import CONSTANTS
-from keras_ext.models.safetensors_file import read_json
 
 
 def encoder_from_google(
@@ -64,7 +64,7 @@ def encoder_from_google(
     # As in bert4keras, capitals do not matter.
     model, application = (x.lower() if isinstance(x, str) else x for x in (model, application))
     kind = encoder_class(model, application)
-    config = {} if config_path is None else read_json(config_path)
+    config = {} if config_path is None else read_object(config_path)
     arguments = encoder_arguments(kind, config, kwargs, application, gelu)
     if keep_tokens is not None:
         arguments["vocabulary_size"] = len(keep_tokens)

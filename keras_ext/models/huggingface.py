@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from keras_ext.data.files import read_object
 from keras_ext.models.bert import BertEncoder
 from keras_ext.models.checkpoint import assign_weights, check_patterns, collect_weights
 from keras_ext.models.huggingface_config import (
@@ -15,7 +16,7 @@ from keras_ext.models.huggingface_config import (
     sizes_of_tensors,
 )
 from keras_ext.models.name_lookup import CONSTANTS, absent_names, names_in
-from keras_ext.models.safetensors_file import read_json, read_safetensors
+from keras_ext.models.safetensors_file import read_safetensors
 
 # Constants of the encoder, and the heads of an ELECTRA's generator.
 NOT_OURS = ("embeddings.position_ids", "encoder.embed_positions.weight")
@@ -108,7 +109,7 @@ def encoder_from_huggingface(
     """
     folder = Path(folder)
     if (folder / "config.json").exists():
-        config = read_json(folder / "config.json")
+        config = read_object(folder / "config.json")
         values = read_safetensors(folder)
         kind, arguments = encoder_arguments(config, _kind_by_names(values))
     else:

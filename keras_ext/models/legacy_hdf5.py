@@ -1,6 +1,5 @@
 """The HDF5 layout of Keras 2: a group for each layer, which lists its weights in order."""
 
-import json
 import os
 import re
 import tempfile
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from keras_ext.data.files import load_json
 from keras_ext.models.hdf5_file import check_datasets, listed_names, open_hdf5
 
 # A list longer than this, in bytes, is split into name0, name1, ...: an HDF5 header ends at 64 KB.
@@ -133,11 +133,9 @@ def _json(file, name, path):
     if name not in file.attrs:
         return None
     try:
-        value = json.loads(file.attrs[name])
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"The attribute {name} is not JSON: {error}. Received: path={str(path)!r}"
-        ) from error
+        value = load_json(file.attrs[name], f"The attribute {name}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error}. Received: path={str(path)!r}") from None
     if not isinstance(value, dict | None):
         raise ValueError(f"The attribute {name} is no JSON object. Received: path={str(path)!r}")
     return value

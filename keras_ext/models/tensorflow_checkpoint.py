@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_ext.models.file_kind import CHECKPOINT_INDEX, UNKNOWN, file_kind, wrong_kind
+from keras_ext.data.file_kind import CHECKPOINT_INDEX, UNKNOWN, file_kind, wrong_kind
 
 EXPECTED = "the index of a TensorFlow checkpoint (*.index, beside *.data-*)"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_ext.data import Tokenizer
+from keras_ext.data.files import load_json, read_text
 from keras_ext.tasks.replaced_files import REPLACED, WRITTEN, leftovers, replaced_files
 
 FORMAT = "keras_ext bundle"
@@ -113,7 +114,7 @@ def _check(folder, task, description):
     """The dict of `config.json`, if all is as `load_bundle` says."""
     where = f"Received: folder={str(folder)!r}"
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = load_json(read_text(folder / CONFIG), CONFIG)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"A bundle is a folder with {MODEL}, {TOKENIZER} and {CONFIG}, and its {CONFIG} cannot "
@@ -173,7 +174,7 @@ def _can_be_replaced(folder):
     if left or not names:
         return True
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = load_json(read_text(folder / CONFIG), CONFIG)
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT

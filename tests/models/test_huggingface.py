@@ -161,8 +161,8 @@ def test_one_str_is_no_tuple_of_patterns(folder):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("{", "Cannot read JSON"),
-        ("[]", "Expected a JSON object"),
+        ("{", "config.json: not JSON"),
+        ("[]", "config.json: expected a JSON object"),
         (json.dumps({"model_type": "bert"}), "lacks vocab_size, num_hidden_layers"),
         (json.dumps({**CONFIG, "model_type": "roberta"}), "model_type of 'bert', .*'roberta'"),
         (json.dumps({**CONFIG, "num_attention_heads": 3}), "must divide the width"),
