@@ -144,6 +144,42 @@ def check_datasets(file, datasets):
         )
 
 
+def walk(file):
+    """Goes through a file, each group once: one may hold itself, under many names.
+
+    Args:
+        file: `h5py.File`.
+
+    Yields:
+        Tuples of a path and a `h5py.Group` or `h5py.Dataset`; or None for a link, and for what is
+        not whole. Of a group whose members are lost those that its attributes list, or "*".
+    """
+    seen, waiting = set(), [("", file)]
+    while waiting:
+        path, group = waiting.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        try:
+            names = list(group)
+        except (OSError, RuntimeError, KeyError, ValueError):
+            # The group is a list of places, which may stand behind the names of what it holds.
+            listed = listed_names(group, "layer_names") or listed_names(group, "weight_names")
+            yield from ((f"{path}/{name}", None) for name in listed or ["*"])
+            continue
+        below = []
+        for name in names:
+            try:
+                item = find_item(group, name)
+            except (OSError, RuntimeError, KeyError, ValueError):
+                item = None
+            if isinstance(item, h5py.Group):
+                below.append((f"{path}/{name}", item))
+            yield f"{path}/{name}", item
+        waiting += reversed(below)
+
+
 def _fault(path, error):
     """What is wrong with a file that h5py refuses."""
     size, whole = path.stat().st_size, re.search(r"stored_eo[af] = (\d+)", str(error))
@@ -167,31 +203,13 @@ def _fault(path, error):
 
 def _lost(file, size):
     """The names of what is not within the first `size` bytes."""
-    seen, waiting = set(), [("", file)]
-    while waiting:
-        path, group = waiting.pop()
-        if h5py.h5o.get_info(group.id).addr in seen:  # a group may hold itself, under many names
-            continue
-        seen.add(h5py.h5o.get_info(group.id).addr)
+    for name, item in walk(file):
         try:
-            names = list(group)
+            lost = item is None or isinstance(item, h5py.Dataset) and _is_lost(item, size)
         except (OSError, RuntimeError, KeyError, ValueError):
-            # The group is a list of places, which may stand behind the names of what it holds.
-            listed = listed_names(group, "layer_names") or listed_names(group, "weight_names")
-            yield from (f"{path}/{name}" for name in listed or ["*"])
-            continue
-        below = []
-        for name in names:
-            try:
-                item = find_item(group, name)
-                lost = item is None or isinstance(item, h5py.Dataset) and _is_lost(item, size)
-            except (OSError, RuntimeError, KeyError, ValueError):
-                lost, item = True, None
-            if lost:
-                yield f"{path}/{name}"
-            elif isinstance(item, h5py.Group):
-                below.append((f"{path}/{name}", item))
-        waiting += reversed(below)
+            lost = True
+        if lost:
+            yield name
 
 
 def _is_lost(dataset, size):

@@ -2,12 +2,14 @@
 
 import json
 import re
-from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_ext.data import Tokenizer
+from keras_ext.data.files import load_json, model_folder, path_inside, read_text
 from keras_ext.models import RoFormerEncoder, encoder_from_huggingface
+from keras_ext.models.checkpoint import NamedWeight, assign_weights
 from keras_ext.models.safetensors_file import read_safetensors
 from keras_ext.tasks.sentence_encoder import SentenceEncoder
 from keras_ext.tasks.sentence_model import project
@@ -57,8 +59,11 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
     encoder.similarity(["How old are you?"], ["What is your age?"])
     ```
     """
-    folder = Path(folder)
-    modules = [(module["type"].rpartition(".")[2], module["path"]) for module in _modules(folder)]
+    folder = model_folder(folder)
+    modules = [
+        (module["type"].rpartition(".")[2], path_inside(folder, module["path"], "modules.json"))
+        for module in _modules(folder)
+    ]
     kinds = [kind for kind, _ in modules]
     projected = kinds[2:-1] if kinds[-1] == "Normalize" else kinds[2:]
     if kinds[:2] != ["Transformer", "Pooling"] or set(projected) - {"Dense"}:
@@ -66,7 +71,7 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
             "The modules known here are Transformer, Pooling, any number of Dense, and Normalize, "
             f"in this order. Received: {kinds} in {str(folder)!r}"
         )
-    base = folder / modules[0][1]
+    base = modules[0][1]
     config = _read(folder / "config_sentence_transformers.json", {})
     similarity, prompt = config.get("similarity_fn_name"), config.get("default_prompt_name")
     if similarity not in SIMILARITIES or prompt is not None:
@@ -81,14 +86,14 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
     sentences = SentenceEncoder(
         encoder,
         _tokenizer(base, settings, encoder),
-        pooling=_pooling(folder / modules[1][1]),
+        pooling=_pooling(modules[1][1]),
         normalize=normalize,
         score=SIMILARITIES[similarity],
         max_length=_longest(base, settings, encoder) if max_length is None else max_length,
     )
-    for kind, path in modules:
+    for kind, place in modules:
         if kind == "Dense":
-            sentences.model = project(sentences.model, _dense(folder / path), normalize)
+            sentences.model = project(sentences.model, _dense(place), normalize)
     return sentences
 
 
@@ -107,7 +112,7 @@ def _read(path, default=None):
     if default is not None and not path.is_file():
         return default
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(read_text(path), path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path.name} cannot be read ({error}). Received: {str(path)!r}") from None
 
@@ -180,14 +185,20 @@ def _dense(folder):
             f"Received: {activation!r} in {str(folder)!r}"
         )
     weights = read_safetensors(folder)
-    kernel, bias = weights["linear.weight"].T, weights.get("linear.bias")
+    if np.ndim(weights.get("linear.weight")) != 2:
+        raise ValueError(
+            "Expected the matrix of a Dense as linear.weight. "
+            f"Received: tensors={sorted(weights)} in {str(folder)!r}"
+        )
+    units, width = weights["linear.weight"].shape
     dense = keras.layers.Dense(
-        kernel.shape[1],
+        units,
         activation=ACTIVATIONS[name],
-        use_bias=bias is not None,
+        use_bias="linear.bias" in weights,
         dtype="float32",
         name=folder.name,
     )
-    dense.build((None, kernel.shape[0]))
-    dense.set_weights([kernel] if bias is None else [kernel, bias])
+    table = [NamedWeight(folder.name, "kernel", "linear.weight", True)]
+    table += [NamedWeight(folder.name, "bias", "linear.bias")] if dense.use_bias else []
+    assign_weights(keras.Sequential([keras.Input((width,)), dense]), table, weights)
     return dense

@@ -133,9 +133,18 @@ def test_the_generator_of_an_electra_is_left_over(tmp_path):
             rf"{WORDS}, expected \(11, 4\), found \(9, 4\)",
         ),
         (lambda v: v.pop(BIAS), f"missing: {BIAS}"),
+        (
+            lambda v: v.update({WORDS: v[WORDS].astype("int8")}),
+            f"dtype: {WORDS}, expected floats, found int8; quantised",
+        ),
+        (
+            lambda v: v.update({WORDS: np.full((11, 4), np.nan, "float32")}),
+            f"values: {WORDS}, 44 of 44 are not finite",
+        ),
         (lambda v: v.update({"bert/pooler/more": np.ones(2)}), "unused: bert/pooler/more"),
     ],
-    ids=["dropped", "renamed", "reshaped", "other vocabulary", "a wanted head", "unknown"],
+    ids=["dropped", "renamed", "reshaped", "other vocabulary", "a wanted head"]
+    + ["quantised", "not a number", "unknown"],
 )
 def test_a_damaged_tensor_is_named_and_nothing_is_loaded(prefix, change, match):
     rewrite(prefix, change)
