@@ -1,14 +1,11 @@
 """Folders of the sentence-transformers library: which modules, with which settings."""
 
-import json
-import re
-
 import keras
 import numpy as np
 
 from keras_ext.data import Tokenizer
 from keras_ext.data.files import load_json, model_folder, path_inside, read_text
-from keras_ext.models import RoFormerEncoder, encoder_from_huggingface
+from keras_ext.models import encoder_from_huggingface
 from keras_ext.models.checkpoint import NamedWeight, assign_weights
 from keras_ext.models.safetensors_file import read_safetensors
 from keras_ext.tasks.sentence_encoder import SentenceEncoder
@@ -24,10 +21,6 @@ NAMES = {"lasttoken": "last"}
 UNKNOWN = ("pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens")
 SIMILARITIES = {None: "cosine", "cosine": "cosine", "dot": "dot"}
 ROTARY_LENGTH = 1536  # Hugging Face's for a RoFormer, where the config has no other
-# Tokenizers that look whole words up before they split them; the first is what a RoFormer has
-# where the folder does not say.
-BY_WORDS = (None, "RoFormerTokenizer", "RoFormerTokenizerFast")
-CHINESE_WORD = re.compile("[\u3400-\u9fff]{2,}")
 ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", None: "linear"}
 
 
@@ -85,7 +78,7 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
     normalize = kinds[-1] == "Normalize"
     sentences = SentenceEncoder(
         encoder,
-        _tokenizer(base, settings, encoder),
+        _tokenizer(base, settings),
         pooling=_pooling(modules[1][1]),
         normalize=normalize,
         score=SIMILARITIES[similarity],
@@ -127,36 +120,13 @@ def _longest(folder, settings, encoder):
     return int(min(settings.get("max_seq_length") or tokens or positions, positions))
 
 
-def _tokenizer(folder, settings, encoder):
+def _tokenizer(folder, settings):
     if settings.get("do_lower_case", False):
         raise ValueError(
             "A text that is lowered before a tokenizer which keeps the case is not known here. "
             f"Received: do_lower_case=True in {str(folder)!r}"
         )
-    settings = _read(folder / "tokenizer_config.json", {})
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-    elif (folder / "vocab.txt").is_file():
-        lowercase = settings.get("do_lower_case", True)
-        tokenizer = Tokenizer.from_vocab(folder / "vocab.txt", lowercase)
-    else:
-        raise ValueError(
-            "Expected the tokenizer as tokenizer.json or vocab.txt; a fast tokenizer of Hugging Face "
-            f"writes the former. Received: neither of them in {str(folder)!r}"
-        )
-    by_words = isinstance(encoder, RoFormerEncoder) and settings.get("tokenizer_class") in BY_WORDS
-    model = json.loads(tokenizer.to_json())["model"]
-    if (
-        by_words
-        and model["type"] == "WordPiece"
-        and any(map(CHINESE_WORD.fullmatch, model["vocab"]))
-    ):
-        raise ValueError(
-            "A tokenizer that splits Chinese into words (by jieba) before it looks them up is not "
-            "known here: it would give other tokens. "
-            f"Received: tokenizer_class={settings.get('tokenizer_class')!r} in {str(folder)!r}"
-        )
-    return tokenizer
+    return Tokenizer.from_huggingface(folder)
 
 
 def _pooling(folder):
