@@ -172,10 +172,12 @@ def _set_special(backend, special, folder):
             "The folder names special tokens that are not in the vocabulary. "
             f"Received: {absent} in {str(folder)!r}"
         )
-    if "start" in special and "end" in special:
+    own = special_tokens(backend)
+    changed = any(special.get(role) != own.get(role) for role in ("start", "end"))
+    if changed and "start" in special and "end" in special:
         names = ("end", "start")
         backend.post_processor = processors.BertProcessing(*((special[n], ids[n]) for n in names))
-    if "pad" in special:
+    if "pad" in special and special["pad"] != own.get("pad"):
         backend.enable_padding(pad_id=ids["pad"], pad_token=special["pad"])
 
 

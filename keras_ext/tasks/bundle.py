@@ -11,8 +11,8 @@ import keras
 
 from keras_ext.data import Tokenizer
 from keras_ext.data.files import load_json, read_text
+from keras_ext.models.keras_file import load_keras_file
 from keras_ext.tasks.replaced_files import REPLACED, WRITTEN, leftovers, replaced_files
-from keras_ext.tasks.saved_model import load_saved_model
 
 FORMAT = "keras_ext bundle"
 FORMAT_VERSION = 1
@@ -91,7 +91,7 @@ def load_bundle(folder, task, *description):
         try:
             config = _check(folder, task, description)
             tokenizer = Tokenizer.from_file(folder / TOKENIZER)
-            model = load_saved_model(folder / MODEL)
+            model = load_keras_file(folder / MODEL)
         except Exception as error:
             fault = error
             if _identities(folder) == found and not (folder / REPLACED).exists():

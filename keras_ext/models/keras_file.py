@@ -1,4 +1,4 @@
-"""Loading the `.keras` file of a bundle, which anybody may have written."""
+"""Loading a `.keras` file that anybody may have written."""
 
 import zipfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from keras_ext.models.hdf5_file import walk
 WEIGHTS = "model.weights.h5"
 
 
-def load_saved_model(path):
+def load_keras_file(path):
     """Loads a `.keras` file that holds no more than it seems, and whose weights are numbers.
 
     Keras itself runs no code from the file, but would unpack gigabytes of blanks from it.
