@@ -90,8 +90,8 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
     names = {row.name for row in table}
     missing = sorted(names - set(values) | unnamed)
     unused = sorted(set(values) - names)
-    faults = [f"missing: {name}" for name in missing if not _matches(name, allow_missing)]
-    faults += [f"unused: {name}" for name in unused if not _matches(name, allow_unused)]
+    faults = [f"missing: {name}" for name in missing if not matches(name, allow_missing)]
+    faults += [f"unused: {name}" for name in unused if not matches(name, allow_unused)]
     for row, variable in found:
         expected = tuple(variable.shape)[:: -1 if row.transpose else 1]
         if tuple(values[row.name].shape) != expected:
@@ -100,12 +100,7 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
             )
         faults += value_faults(row.name, values[row.name], variable.dtype)
     if faults:
-        raise ValueError(
-            "The checkpoint does not fit the model; nothing was loaded.\n  "
-            + "\n  ".join(faults)
-            + "\nPatterns of names that may lack or be left over are given by `allow_missing` and "
-            f"`allow_unused`. Received: model={model.name}"
-        )
+        raise misfit(faults, model.name)
     for row, variable in found:
         variable.assign(values[row.name].T if row.transpose else values[row.name])
     loaded = sorted({row.name for row, _ in found})
@@ -174,7 +169,7 @@ def collect_weights(model, table, allow_missing=()):
     """
     variables = [(row, row.variable(model)) for row in table]
     unnamed = _unnamed(model, variables)
-    faults = [f"without a name: {p}" for p in sorted(unnamed) if not _matches(p, allow_missing)]
+    faults = [f"without a name: {p}" for p in sorted(unnamed) if not matches(p, allow_missing)]
     values = {}
     for row, variable in variables:
         value = keras.ops.convert_to_numpy(variable)
@@ -203,5 +198,16 @@ def _unnamed(model, variables):
     return {variable.path for variable in model.weights if id(variable) not in named}
 
 
-def _matches(name, patterns):
+def misfit(faults, model):
+    """The error that a checkpoint does not fit the model of a name."""
+    return ValueError(
+        "The checkpoint does not fit the model; nothing was loaded.\n  "
+        + "\n  ".join(faults)
+        + "\nPatterns of names that may lack or be left over are given by `allow_missing` and "
+        f"`allow_unused`. Received: {model=!s}"
+    )
+
+
+def matches(name, patterns):
+    """Whether a name fits one of the `fnmatch` patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
