@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import keras
 
+from keras_ext.data.file_kind import ZIP, file_kind, wrong_kind
 from keras_ext.data.files import load_json
 from keras_ext.models.checkpoint import value_faults
 from keras_ext.models.hdf5_file import walk
@@ -49,6 +50,9 @@ def load_keras_file(path):
 
 
 def _check_archive(path):
+    kind = file_kind(path)
+    if kind != ZIP:
+        raise ValueError(wrong_kind(path, "a .keras file", kind))
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         _check_size(path, size, sum(part.file_size for part in archive.infolist()))
