@@ -122,9 +122,9 @@ def read_tensors(path, names):
         if size > left:
             lost.append(name)
             continue
-        left -= size
         try:
             values[name] = np.asarray(reader.get_tensor(name))
+            left -= size
         except (tensorflow.errors.OpError, IndexError, RuntimeError, ValueError):
             lost.append(name)
     if lost:
