@@ -9,6 +9,7 @@ import keras
 from keras_ext.data.file_kind import ZIP, file_kind, wrong_kind
 from keras_ext.data.files import load_json
 from keras_ext.models.checkpoint import value_faults
+from keras_ext.models.config_values import check_claims
 from keras_ext.models.hdf5_file import walk
 
 WEIGHTS = "model.weights.h5"
@@ -27,7 +28,7 @@ def load_keras_file(path):
 
     Raises:
         ValueError: if the file is no such archive, is packed, nests its description too deeply,
-            keeps weights elsewhere or more of them than fit in it; naming each weight with a value
+            claims or holds more weights than fit in it, or keeps them elsewhere; naming each weight with a value
             that is not finite.
     """
     try:
@@ -56,7 +57,8 @@ def _check_archive(path):
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         _check_size(path, size, sum(part.file_size for part in archive.infolist()))
-        load_json(archive.read("config.json"), f"{path}, config.json")
+        config = load_json(archive.read("config.json"), f"{path}, config.json")
+        check_claims(config if isinstance(config, dict) else {}, size, path)
         with archive.open(WEIGHTS) as part, h5py.File(part) as file:
             items = list(walk(file))
             datasets = [item for _, item in items if isinstance(item, h5py.Dataset)]

@@ -130,3 +130,13 @@ def test_what_is_no_keras_file_is_named(path, content):
 def test_a_part_that_lacks_is_named(path, part):
     rewrite(path, lambda parts: parts.pop(part))
     refused(path, f"model.keras cannot be read.*{part}")
+
+
+@pytest.mark.parametrize(("key", "number"), [("units", 10**9), ("num_layers", 10**5)])
+def test_a_description_that_claims_more_than_the_file_holds_is_refused(path, key, number):
+    def change(parts):
+        text = parts["config.json"].decode()
+        parts["config.json"] = text.replace('"units": 2', f'"{key}": {number}').encode()
+
+    rewrite(path, change)
+    refused(path, f"claims more than the file.*{key}={number}, path=.*model.keras")
