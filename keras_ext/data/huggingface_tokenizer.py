@@ -198,7 +198,7 @@ def special_tokens(backend):
     elif len(state.get("single", ())) == 3 and "Sequence" in state["single"][1]:
         ends = [piece.get("SpecialToken", {}).get("id") for piece in state["single"][::2]]
         found["start"], found["end"] = ends
-    return {role: token for role, token in found.items() if token is not None}
+    return {role: token for role, token in found.items() if token}
 
 
 def _optional(path):

@@ -238,3 +238,9 @@ def test_a_model_without_its_unknown_token_is_refused():
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     with pytest.raises(ValueError, match=r"no unknown token. Expected one of \['\[UNK\]'\]"):
         Tokenizer(backend)
+
+
+def test_an_empty_name_of_the_unknown_token_is_none():
+    """As byte-level BPE has it, to which no text is unknown."""
+    words = {word: i for i, word in enumerate(["<pad>", "<unk>", "<s>", "</s>"])}
+    assert Tokenizer(tokenizers.Tokenizer(models.BPE(words, [], unk_token=""))).unknown_id == 1
