@@ -19,7 +19,7 @@ ARROWS = {
     "activations": ({"ops"}, TENSORS),
     "initializers": ({"ops"}, TENSORS),
     "layers": (PARTS, TENSORS),
-    "models": (PARTS | {"layers"}, TENSORS | {"h5py", "ml_dtypes", "safetensors"}),
+    "models": (PARTS | {"layers", "data"}, TENSORS | {"h5py", "ml_dtypes", "safetensors"}),
     "losses": ({"ops"}, TENSORS),
     "metrics": ({"ops"}, TENSORS | {"scipy"}),
     "optimizers": ({"ops"}, TENSORS),

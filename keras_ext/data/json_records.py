@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keras_ext.data.annotation_rows import cluener_entities, cmeee_entity, to_record
 from keras_ext.data.convert_offsets import convert_offsets
-from keras_ext.data.files import lines_of, read_text
+from keras_ext.data.files import lines_of, load_json, read_text
 from keras_ext.data.left_out import warn_left_out
 from keras_ext.data.records import check_records, record_name
 
@@ -187,13 +187,10 @@ def read_json(path, encoding="utf-8"):
         ValueError: If it is no JSON; the message names the line.
     """
     text = read_text(path, encoding)
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        lines = [line for line in enumerate(lines_of(text), start=1) if line[1].strip()]
-        if text.lstrip().startswith("[") and not _is_json(lines[0][1]):
-            raise ValueError(f"{path}: not a JSON array: {error}") from None
-        return [_value(path, number, line) for number, line in lines]
+    lines = [line for line in enumerate(lines_of(text), start=1) if line[1].strip()]
+    if len(lines) > 1 and _is_json(lines[0][1]):
+        return [load_json(line, f"{path}, line {number}") for number, line in lines]
+    value = load_json(text, path)
     if not isinstance(value, list):
         return [value]
     kinds = set(map(type, value))
@@ -201,16 +198,9 @@ def read_json(path, encoding="utf-8"):
     return [value] if one_line else value
 
 
-def _value(path, number, line):
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}: not JSON: {error}") from None
-
-
 def _is_json(line):
     try:
         json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
     return True

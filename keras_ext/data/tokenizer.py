@@ -8,6 +8,13 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from keras_ext.data.huggingface_tokenizer import (
+    backend_of_json,
+    checked_backend,
+    huggingface_backend,
+    special_tokens,
+    vocabulary_of_text,
+)
 from keras_ext.data.offsets import Encoding, fit_offsets
 
 _SPECIALS = {
@@ -17,6 +24,7 @@ _SPECIALS = {
     "end": ("[SEP]", "</s>"),
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_IDS = 2**24
 _BATCH = 256  # texts handed over at once: bounds the memory of the library's own encodings
 
 
@@ -29,7 +37,8 @@ class Tokenizer:
 
     Args:
         backend: A `tokenizers.Tokenizer` (copied) with a padding, an unknown, a start and an end
-            token: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` or `<pad>`, `<unk>`, `<s>`, `</s>`.
+            token: those that its padding, model and post-processor name, else `[PAD]`, `[UNK]`,
+            `[CLS]`, `[SEP]` or `<pad>`, `<unk>`, `<s>`, `</s>`.
 
     Raises:
         ValueError: If one of these tokens is missing.
@@ -42,20 +51,28 @@ class Tokenizer:
     """
 
     def __init__(self, backend):
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        # Not the number of words: a vocabulary file may repeat a word and so leave an id unused.
+        self._size = max(vocabulary.values(), default=-1) + 1
+        if self._size > _MOST_IDS:  # the library lists all ids that are not used, as it copies
+            raise ValueError(
+                f"the tokenizer has an id above {_MOST_IDS}. Expected ids that number its tokens. "
+                f"Received: id={self._size - 1} in a vocabulary of {len(vocabulary)} tokens"
+            )
         self._backend = tokenizers.Tokenizer.from_str(backend.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
         self._backend.encode_special_tokens = True
-        vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        # Not the number of words: a vocabulary file may repeat a word and so leave an id unused.
-        self._size = max(vocabulary.values(), default=-1) + 1
-        self._special = {}
+        self._special, own = {}, special_tokens(backend)
         for role, names in _SPECIALS.items():
+            # What is unknown, the model says; without that token it could not read a text.
+            names = [own[role]] if role == "unknown" and role in own else [own.get(role), *names]
             found = [vocabulary[name] for name in names if name in vocabulary]
             if not found:
                 raise ValueError(
-                    f"the tokenizer has no {role} token. Expected one of {names} in the "
-                    f"vocabulary. Received: a vocabulary of {len(vocabulary)} tokens"
+                    f"the tokenizer has no {role} token. Expected one of "
+                    f"{[name for name in names if name]} in the vocabulary. "
+                    f"Received: a vocabulary of {len(vocabulary)} tokens"
                 )
             self._special[role] = found[0]
 
@@ -73,10 +90,9 @@ class Tokenizer:
         Raises:
             ValueError: If a special token is missing.
         """
-        lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
-        lines = lines[:-1] if not lines[-1] else lines
-        vocabulary = {line.rstrip("\r"): index for index, line in enumerate(lines)}
-        backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        backend = tokenizers.Tokenizer(
+            models.WordPiece(vocabulary_of_text(path), unk_token="[UNK]")
+        )
         backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         return cls(backend)
@@ -94,8 +110,41 @@ class Tokenizer:
         Raises:
             ValueError: If the file is no tokenizer or a special token is missing.
         """
+        return cls._named(checked_backend(path), path)
+
+    @classmethod
+    def from_huggingface(cls, folder):
+        """Tokenizer of a Hugging Face folder, with the casing and special tokens that it says.
+
+        `tokenizer.json` is read, else `vocab.txt` as BERT reads it. `tokenizer_config.json` says
+        whether the case is lowered (`do_lower_case`), accents are stripped (`strip_accents`) and
+        Chinese characters stand alone (`tokenize_chinese_chars`); as Hugging Face's own programs
+        have it, this goes before the normaliser in `tokenizer.json`. Special tokens are those of
+        `special_tokens_map.json` and `tokenizer_config.json`.
+
+        Args:
+            folder: The path. Nothing is downloaded.
+
+        Returns:
+            A `Tokenizer`.
+
+        Raises:
+            ValueError: If there is no such folder (for a name on the Hub, the message says how to
+                download it); if it has its tokenizer in another form, such as SentencePiece; if a
+                special token is missing or its files contradict each other.
+
+        Example:
+
+        ```python
+        tokenizer = Tokenizer.from_huggingface("all-MiniLM-L6-v2")
+        ```
+        """
+        return cls._named(huggingface_backend(folder), folder)
+
+    @classmethod
+    def _named(cls, backend, path):
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls(backend)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -142,15 +191,19 @@ class Tokenizer:
         Raises:
             ValueError: If the text is no tokenizer or a special token is missing.
         """
-        try:
-            backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing more specific
-            raise ValueError(f"not a tokenizer: {error}. Received: {text!r:.80}") from None
-        return cls(backend)
+        return cls(backend_of_json(text, "JSON"))
 
     def to_json(self):
         """The tokenizer as the text of a `tokenizer.json`."""
-        return self._backend.to_str()
+        text = self._backend.to_str()
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        usual = next((vocabulary[name] for name in _SPECIALS["pad"] if name in vocabulary), None)
+        if self.pad_id == usual:
+            return text
+        # The other special tokens have places of their own in the file.
+        backend = tokenizers.Tokenizer.from_str(text)
+        backend.enable_padding(pad_id=self.pad_id, pad_token=self._backend.id_to_token(self.pad_id))
+        return backend.to_str()
 
     def save(self, path):
         """Write the tokenizer as a `tokenizer.json`.

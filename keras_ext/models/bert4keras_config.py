@@ -58,7 +58,7 @@ OPTIONAL = {
 }
 NUMBERS = {  # our arguments, with what they must be
     "vocabulary_size": "a positive int",
-    "num_layers": "a positive int",
+    "num_layers": "an int from 1 to 1000",
     "num_heads": "a positive int",
     "hidden_dim": "a positive int",
     "intermediate_dim": "a positive int",
@@ -69,7 +69,7 @@ NUMBERS = {  # our arguments, with what they must be
     "embedding_dim": "a positive int",
     "head_size": "a positive int",
     "key_size": "a positive int",
-    "max_relative_position": "a positive int",
+    "max_relative_position": "an int from 1 to 1000",
 }
 DEFAULTS = {
     "max_sequence_length": 512,

@@ -5,6 +5,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import keras
+import ml_dtypes
 import numpy as np
 
 
@@ -66,9 +67,9 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
         `LoadReport` of checkpoint names.
 
     Raises:
-        ValueError: listing every name that is missing, unused, of another shape, or of a dtype that
-            is not floating point (such as integers that stand for something else); for one str in
-            place of a tuple of patterns.
+        ValueError: listing every name that is missing, unused, of another shape, of a dtype that
+            does not hold weights (see `value_faults`), or with a value that is not finite; for one
+            str in place of a tuple of patterns.
 
     Example:
 
@@ -89,28 +90,56 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
     names = {row.name for row in table}
     missing = sorted(names - set(values) | unnamed)
     unused = sorted(set(values) - names)
-    faults = [f"missing: {name}" for name in missing if not _matches(name, allow_missing)]
-    faults += [f"unused: {name}" for name in unused if not _matches(name, allow_unused)]
+    faults = [f"missing: {name}" for name in missing if not matches(name, allow_missing)]
+    faults += [f"unused: {name}" for name in unused if not matches(name, allow_unused)]
     for row, variable in found:
         expected = tuple(variable.shape)[:: -1 if row.transpose else 1]
         if tuple(values[row.name].shape) != expected:
             faults.append(
                 f"shape: {row.name}, expected {expected}, found {tuple(values[row.name].shape)}"
             )
-        dtype = values[row.name].dtype.name
-        if "float" not in dtype:
-            faults.append(f"dtype: {row.name}, expected floats, found {dtype}")
+        faults += value_faults(row.name, values[row.name], variable.dtype)
     if faults:
-        raise ValueError(
-            "The checkpoint does not fit the model; nothing was loaded.\n  "
-            + "\n  ".join(faults)
-            + "\nPatterns of names that may lack or be left over are given by `allow_missing` and "
-            f"`allow_unused`. Received: model={model.name}"
-        )
+        raise misfit(faults, model.name)
     for row, variable in found:
         variable.assign(values[row.name].T if row.transpose else values[row.name])
     loaded = sorted({row.name for row, _ in found})
     return LoadReport(tuple(loaded), tuple(missing), tuple(unused))
+
+
+def value_faults(name, value, dtype):
+    """What keeps an array from being a weight.
+
+    Integers, and floats of 8 bits, stand for weights that were divided by a scale, which is kept
+    elsewhere or not at all.
+
+    Args:
+        name: of the tensor, for the message.
+        value: array.
+        dtype: str, the dtype of the variable that is to hold it.
+
+    Returns:
+        List of str, empty if all is well.
+
+    Example:
+
+    >>> value_faults("head.bias", np.array([1.0, np.nan, 1e6]), "float16")
+    ['values: head.bias, 2 of 3 are not finite in float16']
+    >>> value_faults("head.bias", np.zeros(3, "int8"), "float32")
+    ['dtype: head.bias, expected floats, found int8; quantised weights need their scale, which is \
+not known here']
+    """
+    if "float" not in value.dtype.name or value.dtype.itemsize < 2:
+        packed = value.dtype.itemsize == 1 and value.dtype != bool
+        advice = "; quantised weights need their scale, which is not known here" if packed else ""
+        return [f"dtype: {name}, expected floats, found {value.dtype.name}{advice}"]
+    most = float(ml_dtypes.finfo(dtype).max)
+    # The extremes are NaN if a value is; unlike `isfinite`, they take no memory.
+    if not value.size or (float(value.max()) <= most and float(value.min()) >= -most):
+        return []
+    with np.errstate(over="ignore"):
+        bad = value.size - np.count_nonzero(np.isfinite(value.astype(dtype)))
+    return [f"values: {name}, {bad} of {value.size} are not finite in {dtype}"]
 
 
 def collect_weights(model, table, allow_missing=()):
@@ -140,7 +169,7 @@ def collect_weights(model, table, allow_missing=()):
     """
     variables = [(row, row.variable(model)) for row in table]
     unnamed = _unnamed(model, variables)
-    faults = [f"without a name: {p}" for p in sorted(unnamed) if not _matches(p, allow_missing)]
+    faults = [f"without a name: {p}" for p in sorted(unnamed) if not matches(p, allow_missing)]
     values = {}
     for row, variable in variables:
         value = keras.ops.convert_to_numpy(variable)
@@ -169,5 +198,16 @@ def _unnamed(model, variables):
     return {variable.path for variable in model.weights if id(variable) not in named}
 
 
-def _matches(name, patterns):
+def misfit(faults, model):
+    """The error that a checkpoint does not fit the model of a name."""
+    return ValueError(
+        "The checkpoint does not fit the model; nothing was loaded.\n  "
+        + "\n  ".join(faults)
+        + "\nPatterns of names that may lack or be left over are given by `allow_missing` and "
+        f"`allow_unused`. Received: {model=!s}"
+    )
+
+
+def matches(name, patterns):
+    """Whether a name fits one of the `fnmatch` patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -9,6 +9,7 @@ import keras
 
 from keras_ext.models.bert4keras import fill_layers
 from keras_ext.models.bert4keras_order import layers_with_weights
+from keras_ext.models.config_values import check_claims
 from keras_ext.models.convert_calls import Flow
 from keras_ext.models.convert_layers import TRANSLATORS
 from keras_ext.models.legacy_config import lost_settings, policy
@@ -80,6 +81,7 @@ def convert(source, target, name=None):
             "Expected a functional model, as bert4keras builds it. "
             f"Received: class_name={file.config.get('class_name')!r}, source={str(source)!r}"
         )
+    check_claims(file.config, os.path.getsize(source), source)
     graph = read_graph(file.config.get("config"))
     model, paths = _model(graph, name or graph.name)
     inner = {path[-1] for path in paths if len(path) > 1} & {*layers_with_weights(model)}

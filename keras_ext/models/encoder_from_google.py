@@ -3,10 +3,12 @@
 import warnings
 from fnmatch import fnmatchcase
 
+from keras_ext.data.files import read_object
 from keras_ext.models.bert4keras_config import encoder_arguments, encoder_class
+from keras_ext.models.config_sizes import check_sizes
 from keras_ext.models.google import load_google_weights
 from keras_ext.models.name_lookup import CONSTANTS
-from keras_ext.models.safetensors_file import read_json
+from keras_ext.models.tensorflow_checkpoint import tensor_shapes
 
 
 def encoder_from_google(
@@ -64,14 +66,21 @@ def encoder_from_google(
     # As in bert4keras, capitals do not matter.
     model, application = (x.lower() if isinstance(x, str) else x for x in (model, application))
     kind = encoder_class(model, application)
-    config = {} if config_path is None else read_json(config_path)
+    config = {} if config_path is None else read_object(config_path)
     arguments = encoder_arguments(kind, config, kwargs, application, gelu)
+    allow_missing = ("*",) if ignore_invalid_weights else ()
+    if checkpoint_path is not None:
+        # Rows that are kept may be fewer, and what is kept is compared with the file later.
+        rows = arguments["vocabulary_size"] if keep_tokens is None else None
+        shapes = tensor_shapes(checkpoint_path)
+        check_sizes(
+            kind, {**arguments, "vocabulary_size": rows}, shapes, "google", str, allow_missing
+        )
     if keep_tokens is not None:
         arguments["vocabulary_size"] = len(keep_tokens)
     arguments["vocabulary_size"] += len(compound_tokens or ())
     encoder = kind(**arguments)
     if checkpoint_path is not None:
-        allow_missing = ("*",) if ignore_invalid_weights else ()
         report = load_google_weights(
             encoder, checkpoint_path, keep_tokens, compound_tokens, allow_missing, allow_unused
         )

@@ -112,7 +112,8 @@ def save_google_weights(encoder, path):
 
 
 def _chosen_rows(rows, keep_tokens, compound_tokens):
-    rows = rows.astype("float32")
+    if "float" in rows.dtype.name:  # what else it is, is refused later
+        rows = rows.astype("float32")
     if keep_tokens is not None:
         _check_ids("keep_tokens", keep_tokens, len(rows))
         rows = rows[list(keep_tokens)]
@@ -121,7 +122,7 @@ def _chosen_rows(rows, keep_tokens, compound_tokens):
         ids, weights = (item, [1] * len(item)) if isinstance(item, list) else item
         _check_ids("compound_tokens", ids, len(rows))
         compounds.append(np.average(rows[ids], 0, weights))
-    return np.concatenate([rows, compounds]).astype("float32") if compounds else rows
+    return np.concatenate([rows, compounds]).astype(rows.dtype) if compounds else rows
 
 
 def _check_ids(name, ids, size):

@@ -11,13 +11,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from keras_ext.models.file_kind import HDF5, ZIP, file_kind, wrong_kind
+from keras_ext.data.file_kind import HDF5, ZIP, file_kind, wrong_kind
 
 ADVICE = {
     ZIP: "If it is a .keras file of tf.keras, load it there and save it with "
     "model.save('name.h5'). "
 }
-MOST_PACKED = 1032  # bytes that HDF5's own compression can make of one
+# Weights are hardly packed at all, and Keras packs none; HDF5's compression can make 1032 bytes
+# of one, but only of blanks. What is small anyway may be what it likes.
+MOST_PACKED, SMALL = 16, 2**26
 
 
 @contextmanager
@@ -50,6 +52,33 @@ def open_hdf5(path):
         yield file
 
 
+def find_item(group, name):
+    """What a group holds under a name. Links to other names or files are not followed.
+
+    Args:
+        group: `h5py.Group`.
+        name: str, a path in it.
+
+    Returns:
+        `h5py.Group` or `h5py.Dataset`; None if there is no such thing, or nothing whole.
+
+    Raises:
+        ValueError: if a link leads elsewhere.
+    """
+    for part in filter(None, name.split("/")):
+        try:
+            link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+            if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
+                raise ValueError(
+                    "The file takes values from other files, or by links, which is not done: "
+                    f"{group.name.rstrip('/')}/{part}. Received: path={group.file.filename!r}"
+                )
+            group = None if link is None else group[part]
+        except (KeyError, OSError, RuntimeError, TypeError):
+            return None
+    return group
+
+
 def listed_names(group, name):
     """A list of names among the attributes of a group, as Keras keeps it.
 
@@ -59,6 +88,9 @@ def listed_names(group, name):
 
     Returns:
         List of str, or None if there is no such attribute.
+
+    Raises:
+        ValueError: if it cannot be read.
     """
     parts = [name]
     if name not in group.attrs:
@@ -66,11 +98,21 @@ def listed_names(group, name):
         parts = list(itertools.takewhile(group.attrs.__contains__, numbered))
     if not parts:
         return None
-    values = [value for part in parts for value in np.ravel(group.attrs[part])]
+    values = [value for part in parts for value in np.ravel(_attribute(group, part))]
     return [
         value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
         for value in values
     ]
+
+
+def _attribute(group, name):
+    try:
+        return group.attrs[name]
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Cannot read an attribute: {error}. "
+            f"Received: {name=} of {group.name}, path={group.file.filename!r}"
+        ) from error
 
 
 def check_datasets(file, datasets):
@@ -83,22 +125,59 @@ def check_datasets(file, datasets):
         file: `h5py.File`.
         datasets: list of `h5py.Dataset`.
     """
-    elsewhere = [
-        item.name
-        for item in datasets
-        if item.external or item.is_virtual or item.file.filename != file.filename
-    ]
+    elsewhere = [item.name for item in datasets if item.external or item.is_virtual]
     if elsewhere:
         raise ValueError(
             "The file takes values from other files, which is not done: "
             f"{', '.join(elsewhere)}. Received: path={file.filename!r}"
         )
-    size, total = os.path.getsize(file.filename), sum(item.nbytes for item in datasets)
-    if total > MOST_PACKED * size:
+    others = [f"{item.name} of {item.dtype}" for item in datasets if item.dtype.kind not in "biuf"]
+    if others:
         raise ValueError(
-            f"The file of {size} bytes claims to hold {total} bytes of weights, more than can be "
-            f"packed in it. Received: path={file.filename!r}"
+            f"Expected numbers as weights. Received: {', '.join(others)}, path={file.filename!r}"
         )
+    size, total = os.path.getsize(file.filename), sum(item.nbytes for item in datasets)
+    if total > max(MOST_PACKED * size, SMALL):
+        raise ValueError(
+            f"The file of {size} bytes claims to hold {total} bytes of weights, more than weights "
+            f"can be packed. Received: path={file.filename!r}"
+        )
+
+
+def walk(file):
+    """Goes through a file, each group once: one may hold itself, under many names.
+
+    Args:
+        file: `h5py.File`.
+
+    Yields:
+        Tuples of a path and a `h5py.Group` or `h5py.Dataset`; or None for a link, and for what is
+        not whole. Of a group whose members are lost those that its attributes list, or "*".
+    """
+    seen, waiting = set(), [("", file)]
+    while waiting:
+        path, group = waiting.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        try:
+            names = list(group)
+        except (OSError, RuntimeError, KeyError, ValueError):
+            # The group is a list of places, which may stand behind the names of what it holds.
+            listed = listed_names(group, "layer_names") or listed_names(group, "weight_names")
+            yield from ((f"{path}/{name}", None) for name in listed or ["*"])
+            continue
+        below = []
+        for name in names:
+            try:
+                item = find_item(group, name)
+            except (OSError, RuntimeError, KeyError, ValueError):
+                item = None
+            if isinstance(item, h5py.Group):
+                below.append((f"{path}/{name}", item))
+            yield f"{path}/{name}", item
+        waiting += reversed(below)
 
 
 def _fault(path, error):
@@ -114,7 +193,7 @@ def _fault(path, error):
             os.truncate(copy, int(whole[1]))
             with h5py.File(copy, "r") as file:
                 lost = list(_lost(file, size))
-        except (OSError, RuntimeError, KeyError):
+        except (OSError, RuntimeError, KeyError, ValueError):
             lost = []
     message = f"The file is cut off: it has {size} of {whole[1]} bytes; "
     if not lost:
@@ -122,32 +201,25 @@ def _fault(path, error):
     return f"{message}these parts are not whole: {', '.join(lost)}. {received}"
 
 
-def _lost(group, size):
-    """The names of what is not within the first `size` bytes, below a group."""
-    try:
-        names = list(group)
-    except (OSError, RuntimeError, KeyError, ValueError):
-        # The group is a list of places, which may stand behind the names of what it holds.
-        listed = listed_names(group, "layer_names") or listed_names(group, "weight_names")
-        yield from (f"{group.name.rstrip('/')}/{name}" for name in listed or ["*"])
-        return
-    for name in names:
-        path = f"{group.name.rstrip('/')}/{name}"
+def _lost(file, size):
+    """The names of what is not within the first `size` bytes."""
+    for name, item in walk(file):
         try:
-            item = group[name]
-            lost = isinstance(item, h5py.Dataset) and any(end > size for end in _ends(item))
+            lost = item is None or isinstance(item, h5py.Dataset) and _is_lost(item, size)
         except (OSError, RuntimeError, KeyError, ValueError):
-            lost, item = True, None
+            lost = True
         if lost:
-            yield path
-        elif isinstance(item, h5py.Group):
-            yield from _lost(item, size)
+            yield name
 
 
-def _ends(dataset):
-    """Where the parts of a dataset end in the file."""
+def _is_lost(dataset, size):
+    """Whether a part of a dataset ends behind the first `size` bytes."""
+    if dataset.nbytes > max(MOST_PACKED * size, SMALL):
+        return True  # its chunks would be too many to look at
+    ends = []
     if dataset.chunks:
-        chunks = (dataset.id.get_chunk_info(i) for i in range(dataset.id.get_num_chunks()))
-        return [chunk.byte_offset + chunk.size for chunk in chunks]
-    offset = dataset.id.get_offset()  # None: nothing was ever written, or it is in the header
-    return [] if offset is None else [offset + dataset.id.get_storage_size()]
+        dataset.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
+    else:
+        offset = dataset.id.get_offset()  # None: nothing was ever written, or it is in the header
+        ends += [] if offset is None else [offset + dataset.id.get_storage_size()]
+    return any(end > size for end in ends)

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from keras_ext.data.files import model_folder, read_object
 from keras_ext.models.bert import BertEncoder
 from keras_ext.models.checkpoint import assign_weights, check_patterns, collect_weights
+from keras_ext.models.config_sizes import check_sizes
 from keras_ext.models.huggingface_config import (
     ENCODERS,
     encoder_arguments,
@@ -15,7 +17,7 @@ from keras_ext.models.huggingface_config import (
     sizes_of_tensors,
 )
 from keras_ext.models.name_lookup import CONSTANTS, absent_names, names_in
-from keras_ext.models.safetensors_file import read_json, read_safetensors
+from keras_ext.models.safetensors_file import read_safetensors
 
 # Constants of the encoder, and the heads of an ELECTRA's generator.
 NOT_OURS = ("embeddings.position_ids", "encoder.embed_positions.weight")
@@ -106,9 +108,9 @@ def encoder_from_huggingface(
     encoder = encoder_from_huggingface("all-MiniLM-L6-v2", dtype="mixed_bfloat16")
     ```
     """
-    folder = Path(folder)
+    folder = model_folder(folder)
     if (folder / "config.json").exists():
-        config = read_json(folder / "config.json")
+        config = read_object(folder / "config.json")
         values = read_safetensors(folder)
         kind, arguments = encoder_arguments(config, _kind_by_names(values))
     else:
@@ -119,7 +121,12 @@ def encoder_from_huggingface(
                 "Without config.json the number of attention heads is unknown; give `num_heads`. "
                 f"Received: folder={str(folder)!r}"
             )
-    encoder = kind(**{**arguments, **overrides}, dtype=dtype)
+    arguments = {**arguments, **overrides}
+    check_patterns(allow_missing=allow_missing, allow_unused=allow_unused)
+    names = {_modern(name): np.shape(value) for name, value in values.items()}
+    named = _naming(kind.weight_names[0].huggingface, names, prefix)
+    check_sizes(kind, arguments, names, "huggingface", named, allow_missing)
+    encoder = kind(**arguments, dtype=dtype)
     _fill(encoder, values, prefix, layout, allow_missing, allow_unused)
     return encoder
 
@@ -169,13 +176,8 @@ def _fill(encoder, values, prefix, layout, allow_missing, allow_unused):
             f"Received: encoder={type(encoder).__name__}"
         )
     values = {_modern(name): value for name, value in values.items()}
-    base = table[0].name.partition(".")[0] + "."
-    if prefix is None:
-        prefix = base if any(name.startswith(base) for name in values) else ""
-
-    def named(name):
-        return prefix + name.removeprefix(base) if name.startswith(base) else name
-
+    named = _naming(table[0].name, values, prefix)
+    prefix = named(table[0].name.partition(".")[0] + ".")
     table = [row._replace(name=named(row.name)) for row in table]
     copies = _copies(values, prefix, {row.name for row in table})
     if layout != "interleaved":
@@ -184,6 +186,14 @@ def _fill(encoder, values, prefix, layout, allow_missing, allow_unused):
     unused += [name for constant in NOT_OURS for name in (constant, prefix + constant)]
     unused += [*copies, *allow_unused]
     return assign_weights(encoder, table, values, (*CONSTANTS, *allow_missing), tuple(unused))
+
+
+def _naming(first, names, prefix):
+    """The function from names of a table, of which `first` is one, to those in a file."""
+    base = first.partition(".")[0] + "."
+    if prefix is None:
+        prefix = base if any(name.startswith(base) for name in names) else ""
+    return lambda name: prefix + name.removeprefix(base) if name.startswith(base) else name
 
 
 def _modern(name):

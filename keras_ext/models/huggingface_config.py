@@ -141,6 +141,8 @@ def _check_value(field, value):
         check_number(field, value, "a number in [0, 1)")
     elif field == "layer_norm_eps":
         check_number(field, value, "a positive number")
+    elif field == "num_hidden_layers":  # no tensor counts the blocks of an ALBERT
+        check_number(field, value, "an int from 1 to 1000")
     elif (field, value) != ("embedding_size", None):
         check_number(field, value, "a positive int")
 
@@ -225,5 +227,5 @@ def sizes_of_tensors(values):
             "intermediate_dim": shapes["encoder.layer.0.intermediate.dense.bias"][0],
             "num_layers": len(layers),
         }
-    except KeyError as error:
+    except (KeyError, IndexError) as error:
         raise ValueError(f"The weight file is not of a BERT: it lacks {error}.") from error

@@ -1,6 +1,5 @@
 """The HDF5 layout of Keras 2: a group for each layer, which lists its weights in order."""
 
-import json
 import os
 import re
 import tempfile
@@ -10,7 +9,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from keras_ext.models.hdf5_file import check_datasets, listed_names, open_hdf5
+from keras_ext.data.files import load_json
+from keras_ext.models.hdf5_file import check_datasets, find_item, listed_names, open_hdf5
 
 # A list longer than this, in bytes, is split into name0, name1, ...: an HDF5 header ends at 64 KB.
 LONGEST_ATTRIBUTE = 64512
@@ -61,7 +61,7 @@ def read_legacy_hdf5(path):
     {'head': {'bias': array([1., 1.], dtype=float32)}}
     """
     with open_hdf5(path) as file:
-        root = file.get("model_weights", file)
+        root = find_item(file, "model_weights") or file
         names = listed_names(root, "layer_names")
         if names is None:
             raise ValueError(
@@ -84,31 +84,24 @@ def read_legacy_hdf5(path):
                 f"{', '.join(lost)}. Received: path={str(path)!r}"
             )
         training = _json(file, "training_config", path) or {}
-        if "optimizer_weights" in file:
+        if file.get("optimizer_weights", getlink=True) is not None:
             training["optimizer_weights"] = True
         return LegacyFile(layers, _json(file, "model_config", path), training)
 
 
 def _datasets(root, layer, lost):
     """The datasets of a layer by name of the weight; what is none is added to `lost`."""
-    group, found = _item(root, layer), {}
+    group, found = find_item(root, layer), {}
     if not isinstance(group, h5py.Group):
         lost.append(layer)
         return found
     for name in listed_names(group, "weight_names") or ():
-        item, short = _item(group, name), _without_layer(layer, name)
+        item, short = find_item(group, name), _without_layer(layer, name)
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             lost.append(f"{layer}: {name}")
         else:
             found[name if short in found else short] = item
     return found
-
-
-def _item(group, name):
-    try:
-        return group[name]
-    except (KeyError, OSError, RuntimeError, ValueError):
-        return None
 
 
 def _value(dataset, lost):
@@ -133,11 +126,9 @@ def _json(file, name, path):
     if name not in file.attrs:
         return None
     try:
-        value = json.loads(file.attrs[name])
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"The attribute {name} is not JSON: {error}. Received: path={str(path)!r}"
-        ) from error
+        value = load_json(file.attrs[name], f"The attribute {name}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error}. Received: path={str(path)!r}") from None
     if not isinstance(value, dict | None):
         raise ValueError(f"The attribute {name} is no JSON object. Received: path={str(path)!r}")
     return value

@@ -65,7 +65,7 @@ name='bert.encoder.layer.0.attention.self.query.weight', transpose=True)
     _check_column(column)
     rows = [(row, getattr(row, column)) for row in rows_in(model, table)]
     return [
-        NamedWeight(row.layer, row.attribute, name, _transposed(row, column))
+        NamedWeight(row.layer, row.attribute, name, is_transposed(row, column))
         for row, name in rows
         if name is not None
     ]
@@ -114,7 +114,8 @@ def _check_column(column):
         raise ValueError(f"Expected a column of {COLUMNS}. Received: {column=}")
 
 
-def _transposed(row, column):
+def is_transposed(row, column):
+    """Whether a format keeps a weight transposed."""
     if column == "google":
         return row.google == "cls/seq_relationship/output_weights"
     return row.attribute.endswith("kernel")

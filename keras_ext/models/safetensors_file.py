@@ -1,12 +1,21 @@
 """Reading safetensors files, and telling what is wrong with one that cannot be read."""
 
-import json
+import math
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy
-from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import SafetensorError, safe_open
 
-from keras_ext.models.file_kind import SAFETENSORS, UNKNOWN, file_kind, wrong_kind
+from keras_ext.data.file_kind import SAFETENSORS, file_kind, wrong_kind
+from keras_ext.data.files import load_json, path_inside, read_object
+
+BITS = {
+    "BOOL": 8,
+    **{f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)},
+    **{"BF16": 16, "F16": 16, "F32": 32, "F64": 64, "C64": 64},
+    **{f"F8_{kind}": 8 for kind in ("E4M3", "E5M2", "E8M0", "E4M3FNUZ", "E5M2FNUZ")},
+    **{"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4},
+}
 
 
 def read_safetensors(path):
@@ -22,8 +31,8 @@ def read_safetensors(path):
 
     Raises:
         ValueError: if the file is missing, empty, cut off (naming the tensors that are) or of
-            another kind (saying which), or the index of the shards has another shape. A pickle
-            is never opened.
+            another kind (saying which); if the index of the shards has another shape, names files
+            out of its folder, or tensors that are not where it says. A pickle is never opened.
 
     Example:
 
@@ -42,8 +51,7 @@ def read_safetensors(path):
     index = path / "model.safetensors.index.json"
     # Where a folder has both, Hugging Face's programs read the one file, too.
     if index.is_file() and not (path / "model.safetensors").exists():
-        files = [_read_file(path / shard) for shard in _shards(index)]
-        return {name: value for file in files for name, value in file.items()}
+        return _read_shards(index)
     if not (path / "model.safetensors").exists() and list(path.glob("*.bin")):
         raise ValueError(
             "The folder has its weights as a pickle only, which could run any code and is never "
@@ -52,35 +60,29 @@ def read_safetensors(path):
     return _read_file(path / "model.safetensors")
 
 
-def read_json(path):
-    """The content of a JSON file that must be an object.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Dict.
-
-    Raises:
-        ValueError: if it is missing, not JSON, or not an object.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot read JSON: {error}. Received: path={str(path)!r}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"Expected a JSON object. Received: path={str(path)!r}")
-    return content
-
-
-def _shards(index):
-    shards = read_json(index).get("weight_map")
+def _read_shards(index):
+    shards = read_object(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
         raise ValueError(
             'Expected "weight_map", an object from names of tensors to names of files. '
             f"Received: weight_map={shards!r:.80}, path={str(index)!r}"
         )
-    return sorted(set(shards.values()))
+    values, places = {}, {}
+    for shard in sorted(set(shards.values())):
+        for name, value in _read_file(path_inside(index.parent, shard, index)).items():
+            if places.setdefault(name, shard) != shard:
+                raise ValueError(
+                    f"A tensor stands in two of the files: {name} in {places[name]} and {shard}. "
+                    f"Expected it in one. Received: path={str(index)!r}"
+                )
+            values[name] = value
+    misplaced = sorted(name for name, shard in shards.items() if places.get(name) != shard)
+    if misplaced:
+        raise ValueError(
+            "The files do not hold what their index says. Expected in its file each of: "
+            f"{', '.join(misplaced)}. Received: path={str(index)!r}"
+        )
+    return values
 
 
 def _read_file(path):
@@ -88,16 +90,19 @@ def _read_file(path):
         raise ValueError(f"There is no such weight file. Received: path={str(path)!r}")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: _tensor(file, name) for name in file.keys()}
+            return {name: _tensor(file, name, path) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{_fault(path)} ({error})") from error
 
 
-def _tensor(file, name):
+def _tensor(file, name, path):
+    received = f"Received: {name=}, path={str(path)!r}"
     try:
         tensor = file.get_tensor(name)
     except (AttributeError, TypeError) as error:  # NumPy lacks the dtype, such as float8
-        raise ValueError(f"Unknown dtype of a tensor. Received: {name=} ({error})") from error
+        raise ValueError(f"Unknown dtype of a tensor. {received} ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"No array has the shape of a tensor. {received} ({error})") from error
     return tensor.astype("float32") if tensor.dtype.name in ("float16", "bfloat16") else tensor
 
 
@@ -111,41 +116,38 @@ def _fault(path):
         header = file.read(length)
     if len(header) < length:
         return f"The file is cut off within its header. Received: path={str(path)!r}"
-    fault = _header_fault(header, path.stat().st_size - 8 - length)
-    if fault:
-        return f"{fault}path={str(path)!r}"
-    return wrong_kind(path, "a safetensors file", UNKNOWN)
+    return f"{_header_fault(header, path.stat().st_size - 8 - length)}path={str(path)!r}"
 
 
 def _header_fault(header, size):
-    """What is wrong with a header that has `size` bytes of data after it.
-
-    Returns:
-        A message up to what was received; None if the header lists no tensors.
-    """
+    """What is wrong with a header that has `size` bytes of data after it, up to what was received."""
     try:
-        entries = json.loads(header)
-        entries.pop("__metadata__", None)
-        lost = sorted(name for name, entry in entries.items() if entry["data_offsets"][1] > size)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        return None
-    if lost:
-        return f"The file is cut off; these tensors are not whole: {', '.join(lost)}. Received: "
+        entries = load_json(header, "The header")  # an object: its kind is known by the brace
+    except ValueError as error:
+        return f"{error}. Received: "
+    entries.pop("__metadata__", None)
+    lost = []
     for name, entry in entries.items():
         if not _sound(entry):
             return (
                 "Unknown dtype, or the header contradicts itself about a tensor. "
-                f"Received: {name=}, {entry=}, "
+                f"Received: name={name!r:.80}, entry={entry!r:.200}, "
             )
+        if entry["data_offsets"][1] > size:
+            lost.append(name)
+    if lost:
+        lost = ", ".join(sorted(lost))
+        return f"The file is cut off; these tensors are not whole: {lost}. Received: "
     return "The header does not fit the data. Received: "
 
 
 def _sound(entry):
-    """Whether the library takes a file with this tensor alone."""
+    """Whether what a header says of a tensor is possible; nothing of that size is made."""
     try:
-        begin, end = entry["data_offsets"]
-        header = json.dumps({"tensor": {**entry, "data_offsets": [0, end - begin]}}).encode()
-        deserialize(len(header).to_bytes(8, "little") + header + bytes(end - begin))
-    except (SafetensorError, TypeError, ValueError):
+        (begin, end), shape = entry["data_offsets"], entry["shape"]
+        numbers = [begin, end, *shape]
+        bits = math.prod(shape) * BITS[entry["dtype"]]
+    except (KeyError, TypeError, ValueError):
         return False
-    return True
+    whole = all(type(number) is int and number >= 0 for number in numbers)
+    return whole and 8 * (end - begin) == bits

@@ -1,10 +1,11 @@
 """TensorFlow checkpoints as files: the one place of this part that needs TensorFlow."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
-from keras_ext.models.file_kind import CHECKPOINT_INDEX, UNKNOWN, file_kind, wrong_kind
+from keras_ext.data.file_kind import CHECKPOINT_INDEX, UNKNOWN, file_kind, wrong_kind
 
 EXPECTED = "the index of a TensorFlow checkpoint (*.index, beside *.data-*)"
 
@@ -77,7 +78,22 @@ def tensor_names(path):
         ValueError: as `checkpoint_prefix`; if the index cannot be read; if TensorFlow is not
             installed.
     """
-    return sorted(_reader(path).get_variable_to_shape_map())
+    return sorted(tensor_shapes(path))
+
+
+def tensor_shapes(path):
+    """The shapes of the tensors in a TensorFlow checkpoint; nothing else is read.
+
+    Args:
+        path: as for `checkpoint_prefix`.
+
+    Returns:
+        Dict from names to lists of int.
+
+    Raises:
+        ValueError: as `tensor_names`.
+    """
+    return _reader(path).get_variable_to_shape_map()
 
 
 def read_tensors(path, names):
@@ -96,10 +112,19 @@ def read_tensors(path, names):
     """
     tensorflow = _tensorflow()
     reader = _reader(path)
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    left = sum(file.stat().st_size for file in _data_files(path))
     values, lost = {}, []
     for name in names:
+        dtype = dtypes.get(name, tensorflow.string)
+        size = 0 if dtype == tensorflow.string else math.prod(shapes[name]) * dtype.size
+        # Nothing is packed: what is claimed beyond the data would only fill the memory.
+        if size > left:
+            lost.append(name)
+            continue
         try:
             values[name] = np.asarray(reader.get_tensor(name))
+            left -= size
         except (tensorflow.errors.OpError, IndexError, RuntimeError, ValueError):
             lost.append(name)
     if lost:
@@ -112,10 +137,13 @@ def read_tensors(path, names):
 
 def _data_kinds(path):
     """What the data files seem to be, where that is telling."""
-    index = Path(f"{checkpoint_prefix(path)}.index")
-    files = sorted(index.parent.glob(f"{index.stem}.data-*"))
-    kinds = {file.name: file_kind(file) for file in files}
+    kinds = {file.name: file_kind(file) for file in _data_files(path)}
     return "".join(f"; {name} is {kind}" for name, kind in kinds.items() if kind != UNKNOWN)
+
+
+def _data_files(path):
+    index = Path(f"{checkpoint_prefix(path)}.index")
+    return sorted(index.parent.glob(f"{index.stem}.data-*"))
 
 
 def write_tensors(path, values):

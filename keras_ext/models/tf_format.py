@@ -63,8 +63,12 @@ def _layer_names(graph, keys):
     """The name of each numbered layer: a variable was called "layer/..." when it was made."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
+    try:
+        nodes = TrackableObjectGraph.FromString(graph).nodes
+    except Exception as error:  # protobuf's own, which has no other name in TensorFlow
+        raise ValueError(f"The checkpoint's graph of layers is damaged: {error}") from error
     names = {}
-    for node in TrackableObjectGraph.FromString(graph).nodes:
+    for node in nodes:
         for attribute in node.attributes:
             if attribute.checkpoint_key in keys:
                 number = keys[attribute.checkpoint_key][0]

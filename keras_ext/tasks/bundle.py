@@ -10,6 +10,8 @@ from pathlib import Path
 import keras
 
 from keras_ext.data import Tokenizer
+from keras_ext.data.files import load_json, read_text
+from keras_ext.models.keras_file import load_keras_file
 from keras_ext.tasks.replaced_files import REPLACED, WRITTEN, leftovers, replaced_files
 
 FORMAT = "keras_ext bundle"
@@ -89,7 +91,7 @@ def load_bundle(folder, task, *description):
         try:
             config = _check(folder, task, description)
             tokenizer = Tokenizer.from_file(folder / TOKENIZER)
-            model = keras.models.load_model(folder / MODEL, compile=False)
+            model = load_keras_file(folder / MODEL)
         except Exception as error:
             fault = error
             if _identities(folder) == found and not (folder / REPLACED).exists():
@@ -113,7 +115,7 @@ def _check(folder, task, description):
     """The dict of `config.json`, if all is as `load_bundle` says."""
     where = f"Received: folder={str(folder)!r}"
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = load_json(read_text(folder / CONFIG), CONFIG)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"A bundle is a folder with {MODEL}, {TOKENIZER} and {CONFIG}, and its {CONFIG} cannot "
@@ -173,7 +175,7 @@ def _can_be_replaced(folder):
     if left or not names:
         return True
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = load_json(read_text(folder / CONFIG), CONFIG)
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT

@@ -1,13 +1,12 @@
 """Folders of the sentence-transformers library: which modules, with which settings."""
 
-import json
-import re
-from pathlib import Path
-
 import keras
+import numpy as np
 
 from keras_ext.data import Tokenizer
-from keras_ext.models import RoFormerEncoder, encoder_from_huggingface
+from keras_ext.data.files import load_json, model_folder, path_inside, read_text
+from keras_ext.models import encoder_from_huggingface
+from keras_ext.models.checkpoint import NamedWeight, assign_weights
 from keras_ext.models.safetensors_file import read_safetensors
 from keras_ext.tasks.sentence_encoder import SentenceEncoder
 from keras_ext.tasks.sentence_model import project
@@ -22,10 +21,6 @@ NAMES = {"lasttoken": "last"}
 UNKNOWN = ("pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens")
 SIMILARITIES = {None: "cosine", "cosine": "cosine", "dot": "dot"}
 ROTARY_LENGTH = 1536  # Hugging Face's for a RoFormer, where the config has no other
-# Tokenizers that look whole words up before they split them; the first is what a RoFormer has
-# where the folder does not say.
-BY_WORDS = (None, "RoFormerTokenizer", "RoFormerTokenizerFast")
-CHINESE_WORD = re.compile("[\u3400-\u9fff]{2,}")
 ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", None: "linear"}
 
 
@@ -57,8 +52,11 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
     encoder.similarity(["How old are you?"], ["What is your age?"])
     ```
     """
-    folder = Path(folder)
-    modules = [(module["type"].rpartition(".")[2], module["path"]) for module in _modules(folder)]
+    folder = model_folder(folder)
+    modules = [
+        (module["type"].rpartition(".")[2], path_inside(folder, module["path"], "modules.json"))
+        for module in _modules(folder)
+    ]
     kinds = [kind for kind, _ in modules]
     projected = kinds[2:-1] if kinds[-1] == "Normalize" else kinds[2:]
     if kinds[:2] != ["Transformer", "Pooling"] or set(projected) - {"Dense"}:
@@ -66,7 +64,7 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
             "The modules known here are Transformer, Pooling, any number of Dense, and Normalize, "
             f"in this order. Received: {kinds} in {str(folder)!r}"
         )
-    base = folder / modules[0][1]
+    base = modules[0][1]
     config = _read(folder / "config_sentence_transformers.json", {})
     similarity, prompt = config.get("similarity_fn_name"), config.get("default_prompt_name")
     if similarity not in SIMILARITIES or prompt is not None:
@@ -80,15 +78,15 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
     normalize = kinds[-1] == "Normalize"
     sentences = SentenceEncoder(
         encoder,
-        _tokenizer(base, settings, encoder),
-        pooling=_pooling(folder / modules[1][1]),
+        _tokenizer(base, settings),
+        pooling=_pooling(modules[1][1]),
         normalize=normalize,
         score=SIMILARITIES[similarity],
         max_length=_longest(base, settings, encoder) if max_length is None else max_length,
     )
-    for kind, path in modules:
+    for kind, place in modules:
         if kind == "Dense":
-            sentences.model = project(sentences.model, _dense(folder / path), normalize)
+            sentences.model = project(sentences.model, _dense(place), normalize)
     return sentences
 
 
@@ -107,7 +105,7 @@ def _read(path, default=None):
     if default is not None and not path.is_file():
         return default
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(read_text(path), path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path.name} cannot be read ({error}). Received: {str(path)!r}") from None
 
@@ -122,36 +120,13 @@ def _longest(folder, settings, encoder):
     return int(min(settings.get("max_seq_length") or tokens or positions, positions))
 
 
-def _tokenizer(folder, settings, encoder):
+def _tokenizer(folder, settings):
     if settings.get("do_lower_case", False):
         raise ValueError(
             "A text that is lowered before a tokenizer which keeps the case is not known here. "
             f"Received: do_lower_case=True in {str(folder)!r}"
         )
-    settings = _read(folder / "tokenizer_config.json", {})
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-    elif (folder / "vocab.txt").is_file():
-        lowercase = settings.get("do_lower_case", True)
-        tokenizer = Tokenizer.from_vocab(folder / "vocab.txt", lowercase)
-    else:
-        raise ValueError(
-            "Expected the tokenizer as tokenizer.json or vocab.txt; a fast tokenizer of Hugging Face "
-            f"writes the former. Received: neither of them in {str(folder)!r}"
-        )
-    by_words = isinstance(encoder, RoFormerEncoder) and settings.get("tokenizer_class") in BY_WORDS
-    model = json.loads(tokenizer.to_json())["model"]
-    if (
-        by_words
-        and model["type"] == "WordPiece"
-        and any(map(CHINESE_WORD.fullmatch, model["vocab"]))
-    ):
-        raise ValueError(
-            "A tokenizer that splits Chinese into words (by jieba) before it looks them up is not "
-            "known here: it would give other tokens. "
-            f"Received: tokenizer_class={settings.get('tokenizer_class')!r} in {str(folder)!r}"
-        )
-    return tokenizer
+    return Tokenizer.from_huggingface(folder)
 
 
 def _pooling(folder):
@@ -180,14 +155,20 @@ def _dense(folder):
             f"Received: {activation!r} in {str(folder)!r}"
         )
     weights = read_safetensors(folder)
-    kernel, bias = weights["linear.weight"].T, weights.get("linear.bias")
+    if np.ndim(weights.get("linear.weight")) != 2:
+        raise ValueError(
+            "Expected the matrix of a Dense as linear.weight. "
+            f"Received: tensors={sorted(weights)} in {str(folder)!r}"
+        )
+    units, width = weights["linear.weight"].shape
     dense = keras.layers.Dense(
-        kernel.shape[1],
+        units,
         activation=ACTIVATIONS[name],
-        use_bias=bias is not None,
+        use_bias="linear.bias" in weights,
         dtype="float32",
         name=folder.name,
     )
-    dense.build((None, kernel.shape[0]))
-    dense.set_weights([kernel] if bias is None else [kernel, bias])
+    table = [NamedWeight(folder.name, "kernel", "linear.weight", True)]
+    table += [NamedWeight(folder.name, "bias", "linear.bias")] if dense.use_bias else []
+    assign_weights(keras.Sequential([keras.Input((width,)), dense]), table, weights)
     return dense

@@ -37,7 +37,7 @@ def test_byte_order_mark_crlf_blank_lines_and_arrays_are_read(tmp_path):
         (b" \r\n", "the file is empty"),
         (b"\xff\xfe", "not UTF-8"),
         (b'{"text": "a", "entities": []}\n{"text"\n', "line 2: not JSON"),
-        (b"[1, ", "not a JSON array"),
+        (b"[1, ", "not JSON"),
         (b"[]", "no records"),
         (b'{"text": 3, "entities": []}', 'x.jsonl, record 0: "text" must be'),
     ],

@@ -259,12 +259,12 @@ def test_a_config_that_lacks_a_field_or_is_no_json_is_refused(config, tmp_path):
         build_transformer_model()
     path = tmp_path / "broken.json"
     path.write_text("{'hidden_size': 8}")
-    with pytest.raises(ValueError, match="Cannot read JSON"):
+    with pytest.raises(ValueError, match="broken.json: not JSON"):
         build_transformer_model(path)
     path.write_text("[8]")
-    with pytest.raises(ValueError, match="Expected a JSON object"):
+    with pytest.raises(ValueError, match="broken.json: expected a JSON object"):
         build_transformer_model(path)
-    with pytest.raises(ValueError, match="Cannot read JSON.*absent.json"):
+    with pytest.raises(ValueError, match="Cannot read the file.*absent.json"):
         build_transformer_model(tmp_path / "absent.json")
 
 

@@ -155,3 +155,38 @@ def test_different_weights_cannot_be_collected_under_one_name():
     model.get_layer("third").bias.assign([1, 2, 3])
     with pytest.raises(ValueError, match="shared by different weights: bias"):
         collect_weights(model, table)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+def test_what_is_no_finite_weight_is_named_and_nothing_is_assigned(model, values, bad):
+    before = model.get_weights()
+    values["two.weight"] = values["two.weight"].astype("float64" if bad == 1e39 else "float32")
+    values["two.weight"][1, 2] = bad
+    with pytest.raises(ValueError, match="values: two.weight, 1 of 6 are not finite in float32"):
+        assign_weights(model, TABLE, values)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_largest_numbers_are_weights(model, values):
+    values["one.bias"][:] = [3.4e38, -3.4e38, 1e-45]
+    assign_weights(model, TABLE, values)
+    np.testing.assert_array_equal(model.get_weights()[1], values["one.bias"])
+
+
+def test_what_a_half_precision_variable_cannot_hold_is_refused(values):
+    layer = keras.layers.Dense(3, dtype="float16", name="first")
+    model = keras.Sequential([keras.Input((4,)), layer])
+    values["one.bias"][0] = 1e5
+    values.pop("two.weight")
+    with pytest.raises(ValueError, match="one.bias, 1 of 3 are not finite in float16"):
+        assign_weights(model, TABLE[:2], values)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float8_e4m3fn", "int64", "bool", "complex64"])
+def test_quantised_weights_without_their_scale_are_refused(model, values, dtype):
+    values["one.weight"] = values["one.weight"].astype(dtype)
+    packed = "8" in dtype
+    match = f"dtype: one.weight, expected floats, found {dtype}{'; quantised' if packed else ''}"
+    with pytest.raises(ValueError, match=match):
+        assign_weights(model, TABLE, values)

@@ -446,6 +446,13 @@ def test_the_target_is_a_keras_file_and_the_source_a_whole_model(tmp_path):
         convert(tmp_path / "old.h5", tmp_path / "new.keras")
 
 
+def test_a_model_that_claims_more_than_its_file_holds_is_not_built(save, tmp_path, rng):
+    weights = {"tags": dense_weights(rng)}
+    path = save([vectors(), dense("tags", [("x", 0)], units=10**9)], ["x"], [("tags", 0)], weights)
+    with pytest.raises(ValueError, match="claims more than the file.*units=1000000000.*old.h5"):
+        convert(path, tmp_path / "new.keras")
+
+
 def test_activations_are_those_of_bert4keras():
     x = np.linspace(-3, 3, 13).astype("float32")
     swish = x / (1 + np.exp(-x))

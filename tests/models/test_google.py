@@ -10,7 +10,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from keras_ext import models
-from keras_ext.models import load_google_weights, names_in, save_google_weights
+from keras_ext.models import (
+    load_google_weights,
+    names_in,
+    save_google_weights,
+    tensorflow_checkpoint,
+)
 from keras_ext.models.tensorflow_checkpoint import read_tensors, tensor_names, write_tensors
 from tests.models.tiny_encoders import ENCODERS, bare, equal, make, zeros
 
@@ -133,9 +138,18 @@ def test_the_generator_of_an_electra_is_left_over(tmp_path):
             rf"{WORDS}, expected \(11, 4\), found \(9, 4\)",
         ),
         (lambda v: v.pop(BIAS), f"missing: {BIAS}"),
+        (
+            lambda v: v.update({WORDS: v[WORDS].astype("int8")}),
+            f"dtype: {WORDS}, expected floats, found int8; quantised",
+        ),
+        (
+            lambda v: v.update({WORDS: np.full((11, 4), np.nan, "float32")}),
+            f"values: {WORDS}, 44 of 44 are not finite",
+        ),
         (lambda v: v.update({"bert/pooler/more": np.ones(2)}), "unused: bert/pooler/more"),
     ],
-    ids=["dropped", "renamed", "reshaped", "other vocabulary", "a wanted head", "unknown"],
+    ids=["dropped", "renamed", "reshaped", "other vocabulary", "a wanted head"]
+    + ["quantised", "not a number", "unknown"],
 )
 def test_a_damaged_tensor_is_named_and_nothing_is_loaded(prefix, change, match):
     rewrite(prefix, change)
@@ -186,6 +200,30 @@ def test_data_that_is_cut_off_names_the_tensors_that_are_not_whole(bert, prefix,
     ends = np.cumsum([4 * np.prod(row.variable(bert).shape) for row in rows])
     expected = [row.name for row, end in zip(rows, ends, strict=True) if end > length]
     assert sorted(lost) == sorted(expected) and ends[-1] == len(content)
+
+
+class Claims:
+    """A reader of a file of two tensors, of which one claims 4 terabytes, the other twice the data."""
+
+    shapes = {"huge": [2**20, 2**20], "twin": [8], "whole": [8]}
+
+    def get_variable_to_shape_map(self):
+        return self.shapes
+
+    def get_variable_to_dtype_map(self):
+        return dict.fromkeys(self.shapes, tensorflow.float32)
+
+    def get_tensor(self, name):
+        assert name != "huge"
+        return np.ones(8, "float32")
+
+
+def test_no_more_is_read_than_the_data_holds(tmp_path, monkeypatch):
+    write_tensors(tmp_path / "x.ckpt", {"whole": np.ones(8, "float32")})
+    monkeypatch.setattr(tensorflow_checkpoint, "_reader", lambda path: Claims())
+    with pytest.raises(ValueError, match="these tensors are not whole: huge, twin. Received"):
+        read_tensors(tmp_path / "x.ckpt", ["huge", "whole", "twin"])
+    assert list(read_tensors(tmp_path / "x.ckpt", ["twin"])) == ["twin"]
 
 
 def test_a_flipped_bit_in_the_data_is_found(prefix):

@@ -161,8 +161,8 @@ def test_one_str_is_no_tuple_of_patterns(folder):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("{", "Cannot read JSON"),
-        ("[]", "Expected a JSON object"),
+        ("{", "config.json: not JSON"),
+        ("[]", "config.json: expected a JSON object"),
         (json.dumps({"model_type": "bert"}), "lacks vocab_size, num_hidden_layers"),
         (json.dumps({**CONFIG, "model_type": "roberta"}), "model_type of 'bert', .*'roberta'"),
         (json.dumps({**CONFIG, "num_attention_heads": 3}), "must divide the width"),
@@ -179,3 +179,26 @@ def test_weights_of_another_model_are_refused(tmp_path):
     save_file({"conv.weight": np.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="not of a BERT"):
         encoder_from_huggingface(tmp_path, num_heads=2)
+
+
+def test_a_wrong_path_is_named_and_a_name_on_the_hub_told_how_to_be_downloaded(tmp_path):
+    with pytest.raises(ValueError, match="download org/name --local-dir name.*folder='org/name'"):
+        encoder_from_huggingface("org/name")
+    with pytest.raises(ValueError, match="no such folder. Received: folder='.*absent'"):
+        encoder_from_huggingface(tmp_path / "absent")
+    with pytest.raises(ValueError, match="no such weight file.*model.safetensors"):
+        encoder_from_huggingface(tmp_path, num_heads=2)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_pointer_in_the_place_of_a_file_is_named(folder, file):
+    (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=f"(?s){file}.*git lfs pull|git lfs pull.*{file}"):
+        encoder_from_huggingface(folder)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_is_named(folder, bad):
+    rewrite(folder, lambda values: values[NAME].__setitem__((0, 0), bad))
+    with pytest.raises(ValueError, match=f"values: {NAME}, 1 of 64 are not finite"):
+        encoder_from_huggingface(folder)

@@ -1,5 +1,6 @@
 import json
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -83,8 +84,8 @@ def test_a_cut_file_names_the_tensors_that_are_not_whole(tmp_path):
         (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
         (b"just some text that is long enough", "unknown kind"),
         (b"\x01", "unknown kind"),
-        (file_of({"a": 1}), "unknown kind"),
-        ((5).to_bytes(8, "little") + b"{oops", "unknown kind"),
+        (file_of({"a": 1}), "contradicts itself about a tensor. Received: name='a', entry=1"),
+        ((5).to_bytes(8, "little") + b"{oops", "The header: not JSON"),
         (file_of({"a": {"dtype": "F8", "shape": [0], "data_offsets": [0, 0]}}), "Unknown dtype"),
         (
             file_of({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)),
@@ -96,7 +97,7 @@ def test_a_cut_file_names_the_tensors_that_are_not_whole(tmp_path):
         ),
         (
             file_of({"a": {"dtype": "F32", "shape": [1], "data_offsets": 4}}, bytes(4)),
-            "unknown kind",
+            "contradicts",
         ),
         (file_of({"a": {"dtype": "F32", "shape": [0], "data_offsets": [4, 0]}}), "contradicts"),
         (save({"a": np.ones(2)}) + b"more", "The header does not fit the data"),
@@ -131,4 +132,63 @@ def test_a_pickle_is_never_opened(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such weight file.*model.safetensors"):
+        read_safetensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "shape"),
+    [([-(2**33), 4], [1]), ([0, 2**40], [2**38]), ([0, 4], [-1]), ([0, 8], [2**63, 2**63])],
+)
+def test_absurd_numbers_in_a_small_header_take_no_memory(tmp_path, offsets, shape):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+    (tmp_path / "x").write_bytes(file_of({"a": entry}, bytes(4)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="'?a'?.*path="):
+        read_safetensors(tmp_path / "x")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("shape", [[2**62, 0], [0] * 100])
+def test_a_shape_that_no_array_has_is_an_error_that_names_the_tensor(tmp_path, shape):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    (tmp_path / "x").write_bytes(file_of({"a": entry}))
+    with pytest.raises(ValueError, match="'a'"):
+        read_safetensors(tmp_path / "x")
+
+
+@pytest.mark.parametrize("depth", [110, 5000])
+def test_a_deep_header_or_index_is_no_recursion_error(tmp_path, depth):
+    deep = b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
+    (tmp_path / "x").write_bytes(len(deep).to_bytes(8, "little") + deep)
+    with pytest.raises(ValueError, match="JSON of more than 100 levels.*path="):
+        read_safetensors(tmp_path / "x")
+    (tmp_path / "model.safetensors.index.json").write_bytes(deep)
+    with pytest.raises(ValueError, match="index.json: JSON of more than 100 levels"):
+        read_safetensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shard", ["../other.safetensors", "/tmp/x", "a/../../x", "..\\x", "C:\\x", "a\0b"]
+)
+def test_an_index_names_only_files_of_its_folder(tmp_path, shard):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file({"a": np.zeros(1)}, tmp_path / "other.safetensors")
+    index = {"weight_map": {"a": shard}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="index.json names what is not in its folder"):
+        read_safetensors(folder)
+
+
+def test_a_tensor_of_two_shards_or_of_none_is_named(tmp_path):
+    save_file({"a": np.zeros(1)}, tmp_path / "one.safetensors")
+    save_file({"a": np.ones(1), "b": np.ones(1)}, tmp_path / "two.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="two of the files: a in one.safetensors and two"):
+        read_safetensors(tmp_path)
+    path.write_text(json.dumps({"weight_map": {"c": "two.safetensors"}}))
+    with pytest.raises(ValueError, match="not hold what their index says.*: c. Received"):
         read_safetensors(tmp_path)

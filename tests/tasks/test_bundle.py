@@ -1,5 +1,6 @@
 import ast
 import errno
+import hashlib
 import io
 import json
 import os
@@ -119,7 +120,39 @@ def test_foreign_configs_are_refused(bundle, change, message):
         EntityRecognizer.load(bundle)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "null"])
+def sign(bundle):
+    """Gives a bundle the digests of its files, as whoever changes them can."""
+    config = json.loads((bundle / "config.json").read_text())
+    for name in ("model.keras", "tokenizer.json"):
+        config["sha256"][name] = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
+    del config["sha256"]["config.json"]
+    text = json.dumps(config, sort_keys=True)
+    config["sha256"]["config.json"] = hashlib.sha256(text.encode()).hexdigest()
+    (bundle / "config.json").write_text(json.dumps(config))
+
+
+def test_weights_that_are_no_numbers_are_named(bundle):
+    model = keras.models.load_model(bundle / "model.keras")
+    weight = model.trainable_weights[-1]
+    weight.assign(weight * np.nan)
+    model.save(bundle / "model.keras")
+    sign(bundle)
+    with pytest.raises(ValueError, match=f"(?s)no numbers.*values: {weight.path}.*model.keras"):
+        EntityRecognizer.load(bundle)
+
+
+def test_a_packed_model_is_refused(bundle):
+    with zipfile.ZipFile(bundle / "model.keras") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(bundle / "model.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content + b" " * 2**24 * (name == "config.json"))
+    sign(bundle)
+    with pytest.raises(ValueError, match="claims to hold.*model.keras"):
+        EntityRecognizer.load(bundle)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "null", "[" * 10**5, '{"a": 1, "a": 2}'])
 def test_a_config_that_is_none_is_refused(bundle, content):
     (bundle / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json"):

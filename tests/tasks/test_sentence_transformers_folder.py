@@ -183,7 +183,7 @@ def test_a_sentencepiece_tokenizer(make_folder):
     """As ALBERT's: with its own names of the special tokens, and pieces that have a score."""
     folder, encoder, _ = make_folder(kind=AlbertEncoder)
     (folder / "vocab.txt").unlink()
-    with pytest.raises(ValueError, match="tokenizer.json or vocab.txt"):
+    with pytest.raises(ValueError, match="tokenizer.json, or as vocab.txt.*AutoTokenizer"):
         sentence_encoder_from_huggingface(folder)
     pieces = ["<pad>", "<unk>", "[CLS]", "[SEP]", "\u2581red", "\u2581c", "ar", "a", "r"]
     model = tokenizers.models.Unigram([(piece, -1.0 - i) for i, piece in enumerate(pieces)], 1)
@@ -225,6 +225,51 @@ def test_what_is_not_known_is_refused(make_folder, arguments, message):
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(ValueError, match=r"modules\.json cannot be read"):
         sentence_encoder_from_huggingface(tmp_path)
+
+
+def test_a_name_on_the_hub_is_told_how_to_be_downloaded():
+    with pytest.raises(ValueError, match="download BAAI/bge-small-en --local-dir bge-small-en"):
+        sentence_encoder_from_huggingface("BAAI/bge-small-en")
+
+
+def test_modules_lie_in_the_folder(make_folder):
+    folder, *_ = make_folder()
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = "../other"
+    write(folder / "modules.json", modules)
+    with pytest.raises(ValueError, match="modules.json names what is not in its folder.*other"):
+        sentence_encoder_from_huggingface(folder)
+
+
+def test_deep_json_is_no_recursion_error(make_folder):
+    folder, *_ = make_folder()
+    for name in (
+        "config.json",
+        "modules.json",
+        "sentence_bert_config.json",
+        "1_Pooling/config.json",
+    ):
+        text = (folder / name).read_text()
+        (folder / name).write_text("[" * 10**5 + "]" * 10**5)
+        with pytest.raises(ValueError, match=f"(?s){name}.*more than 100 levels"):
+            sentence_encoder_from_huggingface(folder)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda x: x["linear.weight"].astype("int8"), "dtype: linear.weight.*int8; quantised"),
+        (lambda x: x["linear.weight"] * np.float32("nan"), "values: linear.weight, 32 of 32"),
+        (lambda x: x["linear.bias"], "the matrix of a Dense as linear.weight"),
+    ],
+)
+def test_the_weights_of_a_projection_are_checked(make_folder, change, match):
+    folder, _, weights = make_folder(kinds=("Transformer", "Pooling", "Dense"))
+    changed = {**weights, "linear.weight": change(weights)}
+    save_file(changed, folder / "2_Dense/model.safetensors")
+    with pytest.raises(ValueError, match=match):
+        sentence_encoder_from_huggingface(folder)
 
 
 def test_minilm_on_sts_b(data_folder, minilm):

@@ -1,24 +1,33 @@
 """What a file is by its content, whatever its name says. Nothing is unpacked or executed."""
 
+import re
 from pathlib import Path
 
 EMPTY = "empty"
-ZIP = "a zip archive (a PyTorch .bin, .npz or .keras file)"
+ZIP = "a zip archive (a PyTorch .bin, .npz, .keras or office file)"
+GZIP = "packed by gzip"
 PICKLE = "a pickle, which could run any code and is never opened"
 HDF5 = "an HDF5 file"
-GIT_LFS = "a Git LFS pointer; fetch the file itself with `git lfs pull`"
+PDF = "a PDF document"
+GIT_LFS = "a Git LFS pointer, not the file itself; fetch that with `git lfs pull`"
 PAGE = "an HTML or XML page, perhaps the error page of a download"
 SAFETENSORS = "a safetensors file"
 CHECKPOINT_INDEX = "the index of a TensorFlow checkpoint"
 UNKNOWN = "of an unknown kind"
 
-SIGNATURES = (
-    (b"PK", ZIP),
-    (b"\x80", PICKLE),
-    (b"\x89HDF", HDF5),
-    (b"version https://git-lfs", GIT_LFS),
-    (b"<", PAGE),
-)
+# What stands in the place of a file that was not fetched; text, unlike the others.
+STAND_INS = {
+    GIT_LFS: re.compile(rb"version https://git-lfs"),
+    PAGE: re.compile(rb"<(!doctype\s|html[\s>]|head>|body>|\?xml\s|error>)", re.IGNORECASE),
+}
+SIGNATURES = {
+    ZIP: re.compile(rb"PK(?=[\x03\x05])"),
+    GZIP: re.compile(rb"\x1f\x8b"),
+    PICKLE: re.compile(rb"\x80"),
+    HDF5: re.compile(rb"\x89HDF"),
+    PDF: re.compile(rb"%PDF-"),
+    **STAND_INS,
+}
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends a table of LevelDB, TensorFlow's index
 LONGEST_HEADER = 2**27
 
@@ -56,10 +65,26 @@ def file_kind(path):
     # The length that begins a safetensors file could look like any of the signatures.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER:
         return SAFETENSORS
-    if end == TABLE_MAGIC:
-        return CHECKPOINT_INDEX
-    text = start.lstrip()
-    return next((kind for signature, kind in SIGNATURES if text.startswith(signature)), UNKNOWN)
+    return CHECKPOINT_INDEX if end == TABLE_MAGIC else content_kind(start)
+
+
+def content_kind(start, kinds=SIGNATURES):
+    """What the first bytes of a file begin, blanks before them apart.
+
+    Args:
+        start: bytes.
+        kinds: dict from strings of this module to patterns, the kinds that are looked for.
+
+    Returns:
+        One of the strings of this module.
+
+    Example:
+
+    >>> content_kind(b"version https://git-lfs.github.com/spec/v1", STAND_INS)
+    'a Git LFS pointer, not the file itself; fetch that with `git lfs pull`'
+    """
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next((kind for kind, pattern in kinds.items() if pattern.match(text)), UNKNOWN)
 
 
 def wrong_kind(path, expected, kind=None):
