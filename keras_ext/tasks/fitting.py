@@ -9,7 +9,7 @@ from keras_ext.training import CompileCounter, KeepFreedMemory, OptimizerMonitor
 from keras_ext.training.optimizer_monitor import nested
 
 # What an optimizer has that `OptimizerMonitor` looks at.
-WATCHED = ("skipped_steps", "flush", "position")
+WATCHED = ("skipped_steps", "dynamic_scale", "flush", "position")
 
 
 def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
