@@ -1,6 +1,8 @@
 """Settings as they come from users: as plain Python values, or refused."""
 
+import math
 import operator
+from numbers import Real
 
 
 def whole(name, value, least=1):
@@ -33,6 +35,29 @@ def whole(name, value, least=1):
             f"Expected {name} to be an int of at least {least}. Received: {name}={value!r}"
         )
     return number
+
+
+def number(name, value):
+    """A setting that is a finite number, as a Python float.
+
+    Args:
+        name: str, its name.
+        value: an int, a float or a NumPy number.
+
+    Returns:
+        float.
+
+    Raises:
+        ValueError: for anything else, such as a bool, a string or NaN.
+
+    Example:
+
+    >>> number("rate", 1)
+    1.0
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"Expected {name} to be a finite number. Received: {name}={value!r}")
+    return float(value)
 
 
 def effective(name, value, default, condition, holds):
