@@ -32,7 +32,9 @@ def label_tensor(labels):
     if ops.is_tensor(labels):
         return labels
     labels = np.asarray(labels)
-    return ops.convert_to_tensor(labels) if labels.dtype.kind == "f" else integer_labels(labels, np)
+    if labels.dtype.kind != "f":
+        labels = np.clip(labels.astype("int64"), -1, FAR).astype("int32")
+    return ops.convert_to_tensor(labels)
 
 
 def check_integers(labels):
@@ -96,12 +98,11 @@ def ranks(labels):
     return ops.reshape(found, ops.shape(labels))
 
 
-def integer_labels(labels, library=ops):
+def integer_labels(labels):
     """Labels as int32 indices that are in range only where they were before.
 
     Args:
         labels: tensor of integers or floats.
-        library: `ops`, or `numpy` for an array of integers.
 
     Returns:
         int32 of the same shape: -1 for what is no integer, and for what is less; at most `FAR`.
@@ -111,14 +112,11 @@ def integer_labels(labels, library=ops):
     >>> np.array(integer_labels(np.array([2.0, 0.5, np.nan, -7.0, 1e30]))).tolist()
     [2, -1, -1, -1, 1073741824]
     """
-    dtype = keras.backend.standardize_dtype(labels.dtype)
-    if "float" in dtype:
-        labels = library.where(_are_integers(labels), labels, -1.0)
-    if dtype not in ("bool", "int8", "uint8", "int16", "uint16"):
-        labels = library.minimum(labels, library.full_like(labels, FAR))
-    if dtype[0] != "u" and dtype != "bool":
-        labels = library.maximum(labels, library.full_like(labels, -1))
-    return library.cast(labels, "int32") if library is ops else labels.astype("int32")
+    if "float" in keras.backend.standardize_dtype(labels.dtype):
+        labels = ops.where(_are_integers(labels), labels, -1.0)
+    else:
+        labels = ops.cast(labels, "int")  # what wraps around here is below 0
+    return ops.cast(ops.clip(labels, -1, FAR), "int32")
 
 
 def nan_unless_integers(labels, axis):
