@@ -88,7 +88,7 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
         inner_optimizer = checked_inner(inner_optimizer, type(self).__name__)
         if dynamic_growth_steps is not None:
             dynamic_growth_steps = whole("dynamic_growth_steps", dynamic_growth_steps)
-        steps, self.min_scale, self.max_scale = (
+        dynamic_growth_steps, min_scale, max_scale = (
             effective(name, value, default, "dynamic=True", bool(dynamic))
             for name, value, default in (
                 ("dynamic_growth_steps", dynamic_growth_steps, 2000),
@@ -96,9 +96,11 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
                 ("max_scale", max_scale, 2.0**24),
             )
         )
-        _check_scales(initial_scale, self.min_scale, self.max_scale)
-        super().__init__(inner_optimizer, initial_scale, steps, name=name)
+        _check_scales(initial_scale, min_scale, max_scale)
+        super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name=name)
         self.dynamic = dynamic
+        self.min_scale = min_scale
+        self.max_scale = max_scale
 
     def build(self, variables):
         if self.built:
