@@ -79,7 +79,10 @@ def check_config(row):
 
 
 def check_numpy_arguments(row):
-    """Numbers of NumPy as arguments are those of Python: the config that is saved is the same."""
+    """Numbers of NumPy as arguments are those of Python, or refused as some of Keras' layers do.
+
+    The config that is saved is the same: nothing is trained that cannot be saved.
+    """
 
     def of_numpy(value):
         if type(value) is int:
@@ -90,11 +93,19 @@ def check_numpy_arguments(row):
         name: tree.map_structure(of_numpy, value) if isinstance(value, list) else of_numpy(value)
         for name, value in row.arguments.items()
     }
+    try:
+        subject = dataclasses.replace(row, arguments=arguments).make()
+    except ValueError as error:
+        if "integer" not in str(error):
+            raise
+        return
     found, expected = (
-        json.loads(json.dumps(keras.saving.serialize_keras_object(each.make())["config"]))
-        for each in (dataclasses.replace(row, arguments=arguments), row)
+        {
+            **json.loads(json.dumps(keras.saving.serialize_keras_object(each)["config"])),
+            "name": None,
+        }
+        for each in (subject, row.make())
     )
-    found, expected = ({**each, "name": None} for each in (found, expected))
     assert found == expected, f"{row}: with numbers of NumPy the config is {found}"
 
 

@@ -127,9 +127,9 @@ class EntityRecognizer:
         """Trains on records, and keeps the epoch with the best F1 on the validation records.
 
         Before training a report says how many entities there are and which of them cannot be
-        learnt. Where those are most of them, or there are none at all, a warning says so in any
-        case. The F1 is of exact entities in characters, against all gold entities; it is in the
-        history as `val_f1`, with `val_precision`, `val_recall` and `val_nested_f1`.
+        learnt. Where those are most of them, or there are none at all, a warning says so, too. The
+        F1 is of exact entities in characters, against all gold entities; it is in the history as
+        `val_f1`, with `val_precision`, `val_recall` and `val_nested_f1`.
 
         Args:
             records: list of `{"text", "entities": [{"start", "end", "label"}]}`, offsets in

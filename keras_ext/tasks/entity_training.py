@@ -103,7 +103,8 @@ class Training:
             report = validate(validation_records, tokenizer, recognizer.labels, max_length, stride)
             if verbose and report.lost:
                 print(f"validation data\n{report}")  # noqa: T201
-            warn_of_lost(report, "validation data")
+            if not verbose:
+                warn_of_lost(report, "validation data")
 
         def measure():
             arguments = {"threshold": 0.0, "policy": "nested", "batch_size": 2 * batch_size}
