@@ -684,6 +684,11 @@ def test_config_is_complete_and_equal_to_what_was_passed(row):
     harness.check_config(row)
 
 
+@rows(CLASS_ROWS)
+def test_numbers_of_numpy_are_those_of_python(row):
+    harness.check_numpy_arguments(row)
+
+
 @pytest.mark.parametrize("cls", sorted({row.cls for row in CLASS_ROWS}, key=str))
 def test_every_argument_is_passed_off_its_default_in_some_row(cls):
     harness.check_arguments_vary([row for row in ROWS if row.cls is cls])

@@ -100,7 +100,8 @@ def merge_windows(windows, predictions, documents=None):
 
     Returns:
         For each document a dictionary `(type, start, end) -> score` in characters, `end`
-        exclusive. Spans that begin or end on a special token are no text and left out.
+        exclusive. Spans that do not begin and end where text does are left out: at a special
+        token, or at one of zero width that stands apart.
 
     Raises:
         ValueError: If there is not one prediction a window, or a document is out of range.
@@ -165,7 +166,9 @@ def owned_spans(window, spans, borders):
     """
     spans = np.asarray(spans, "int32").reshape(-1, 3)
     characters = tokens_to_characters(spans, window.offsets)
-    real = (characters[:, 2] > characters[:, 1]) & (characters[:, 1] >= 0)
+    text = window.offsets[window.offsets[:, 1] > window.offsets[:, 0]]
+    first, last = (np.isin(window.offsets[:, side], text[:, side]) for side in (0, 1))
+    real = first[spans[:, 1]] & last[spans[:, 2]] & (characters[:, 2] > characters[:, 1])
     owner = _owners(spans[:, 1:] + (window.first - 1), *borders[window.document])
     indices = np.flatnonzero(real & (owner == window.first))
     return indices, characters[indices]

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_ext.losses.share_of_replica import share_of_replica
 from keras_ext.ops import dot_scores, mask_scores, unit_vectors
+from keras_ext.ops.labels import check_integers, lossless_tensor, nan_unless_integers, ranks
 from keras_ext.ops.replicas import gather_over_replicas
 
 NO_GROUP = -1
@@ -28,9 +29,10 @@ def negative_gaps(y_true, y_pred, temperature, score, symmetric):
         A list of float32 (B,): the gaps of the anchors and, if `symmetric`, of the positives.
 
     Raises:
-        ValueError: for another shape or another score.
+        ValueError: for another shape or another score, or an array of labels that are no integers.
     """
     check_score(score)
+    check_integers(y_true)
     vectors = ops.cast(y_pred, "float32")
     if len(vectors.shape) != 3 or (vectors.shape[1] or 2) < 2:
         raise ValueError(
@@ -39,6 +41,7 @@ def negative_gaps(y_true, y_pred, temperature, score, symmetric):
         )
     batch, texts, width = ops.shape(vectors)
     ids = candidate_ids(no_groups(vectors) if y_true is None else y_true, vectors)  # (B, 1 + K)
+    shown = nan_unless_integers(ids, axis=1)
     groups = ids[:, 0]
     present = ops.logical_and((groups != ABSENT)[:, None], ids != ABSENT)
     # Not only masked: 0 times the NaN of an absent text would be NaN in the gradient.
@@ -57,10 +60,10 @@ def negative_gaps(y_true, y_pred, temperature, score, symmetric):
     mask = ops.reshape(mask, (batch, -1))
     scores = ops.matmul(anchors, ops.transpose(candidates))  # (B, B (1 + K))
     positive = dot_scores(anchors, vectors[:, 1])  # (B,)
-    gaps = [ops.logsumexp(mask_scores(scores, mask), axis=1) - positive]
+    gaps = [(ops.logsumexp(mask_scores(scores, mask), axis=1) - positive) * shown]
     if symmetric:
         backward = mask_scores(scores[:, :: texts - 1], negative)  # (B, B)
-        gaps.append(ops.logsumexp(backward, axis=0) - positive)
+        gaps.append((ops.logsumexp(backward, axis=0) - positive) * shown)
     return gaps
 
 
@@ -81,7 +84,7 @@ def id_matrix(y_true):
     Raises:
         ValueError: for another shape.
     """
-    ids = ops.convert_to_tensor(y_true)
+    ids = lossless_tensor(y_true)
     if len(ids.shape) not in (1, 2):
         raise ValueError(
             "Labels are the group id of each row, (batch,) or (batch, 1), or those of each row and "
@@ -126,22 +129,18 @@ def group_ranks(y_true, sample_weight=None):
         sample_weight: a number, (B,) or (B, 1); or None.
 
     Returns:
-        int32 (B, 1 + K) or (B, 1): the rank of an id among all of the batch; -1 and -2 where it is
-        that; -2 in rows whose weight is 0.
+        float32 (B, 1 + K) or (B, 1): the rank of an id among all of the batch; -1 and -2 where it
+        is that; -2 in rows whose weight is 0; NaN for what is no integer.
     """
     ids = id_matrix(y_true)
-    flat = ops.reshape(ids, (-1,))
-    order = ops.argsort(flat)
-    ordered = ops.take(flat, order)
-    steps = ops.cast(ordered[1:] != ordered[:-1], "int32")
-    ranks = ops.take(ops.cumsum(ops.pad(steps, [[1, 0]])), ops.argsort(order))
-    ranks = ops.reshape(ranks, ops.shape(ids))
+    found = ops.cast(ranks(ids), "float32")
     for kept in (NO_GROUP, ABSENT):
-        ranks = ops.where(ids == kept, kept, ranks)
+        found = ops.where(ids == kept, float(kept), found)
+    found = found * nan_unless_integers(ids[..., None], axis=-1)
     if sample_weight is None:
-        return ranks
+        return found
     weights = ops.reshape(ops.convert_to_tensor(sample_weight), (-1, 1))
-    return ops.where(weights == 0, ABSENT, ranks)
+    return ops.where(weights == 0, float(ABSENT), found)
 
 
 class InBatchLoss(keras.losses.Loss):

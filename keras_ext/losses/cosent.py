@@ -4,6 +4,7 @@ from keras import ops
 from keras_ext.losses.ranking import present_rows, ranking_logsumexp
 from keras_ext.losses.share_of_replica import share_of_replica
 from keras_ext.ops import score_function
+from keras_ext.ops.labels import lossless_tensor, ranks
 from keras_ext.ops.replicas import gather_over_replicas
 
 LAYOUTS = ("interleaved", "pairs")
@@ -86,6 +87,9 @@ class CoSENT(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred, sample_weight = gather_over_replicas((y_true, y_pred, sample_weight))
+        y_true = lossless_tensor(y_true)
+        if "int" in keras.backend.standardize_dtype(y_true.dtype):
+            y_true = ranks(y_true)  # Keras casts labels to float32, where some would be equal
         # A weight is no factor of the loss: it goes in with the labels.
         if sample_weight is not None:
             y_true = (y_true, sample_weight)

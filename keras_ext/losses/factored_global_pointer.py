@@ -11,6 +11,7 @@ from keras_ext.ops import (
     span_labels,
     split_factors,
 )
+from keras_ext.ops.labels import label_tensor, nan_unless_integers
 
 
 def factored_global_pointer_crossentropy(y_true, y_pred, heads, head_size, tril_mask=True):
@@ -23,7 +24,8 @@ def factored_global_pointer_crossentropy(y_true, y_pred, heads, head_size, tril_
 
     Args:
         y_true: the gold spans, (b, k, 3) `type, start, end` with inclusive end, padded with -1.
-            Repeated spans count once; spans out of range or on masked pairs count not at all.
+            Repeated spans count once; spans out of range or on masked pairs count not at all. With
+            a number in them that is no integer, such as NaN, the loss is NaN.
         y_pred: (b, n, 2 * (head_size + heads)), the output of
             `EfficientGlobalPointer(factored=True)`.
         heads: int, the number of entity types.
@@ -34,7 +36,8 @@ def factored_global_pointer_crossentropy(y_true, y_pred, heads, head_size, tril_
         float32 (b,), the mean over types.
 
     Raises:
-        ValueError: if the shapes do not fit heads and head_size.
+        ValueError: if the shapes do not fit heads and head_size, or if an array of labels holds
+            what is no integer.
 
     Example:
 
@@ -47,7 +50,8 @@ def factored_global_pointer_crossentropy(y_true, y_pred, heads, head_size, tril_
     """
     factored = float32_factors(ops.convert_to_tensor(y_pred), head_size)
     length, channels = ops.shape(factored)[1], factored.shape[-1]
-    types, starts, ends, valid = span_labels(ops.convert_to_tensor(y_true), heads, length)
+    labels = label_tensor(y_true)
+    types, starts, ends, valid = span_labels(labels, heads, length)
     rows = ops.arange(ops.shape(factored)[0], dtype="int32")[:, None] * length
 
     def factors_at(tokens):
@@ -75,7 +79,7 @@ def factored_global_pointer_crossentropy(y_true, y_pred, heads, head_size, tril_
     # The logarithm of the sum of both parts; the first is at least 0 and holds the 1.
     negative = rest + ops.softplus(ops.logsumexp(negative, axis=1) - rest)
     positive = log1p_sumexp(ops.transpose(positive, (0, 2, 1)))
-    return ops.mean(negative + positive, axis=-1)
+    return ops.mean(negative + positive, axis=-1) * nan_unless_integers(labels, axis=(1, 2))
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")

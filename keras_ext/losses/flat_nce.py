@@ -34,7 +34,7 @@ def flat_nce(y_true, y_pred, temperature=0.05, score="cosine", symmetric=False):
         float32 (B,), 0 for absent rows.
 
     Raises:
-        ValueError: for other shapes or another score.
+        ValueError: for other shapes or another score, or an array of labels that are no integers.
 
     Example:
 

@@ -14,6 +14,7 @@ from keras_ext.ops import (
     mask_labels,
     span_labels,
 )
+from keras_ext.ops.labels import label_tensor, nan_unless_integers
 
 
 def global_pointer_crossentropy(y_true, y_pred):
@@ -25,7 +26,8 @@ def global_pointer_crossentropy(y_true, y_pred):
     Args:
         y_true: the gold spans, (b, k, 3) `type, start, end` with inclusive end, padded with -1;
             or labels in [0, 1] for every pair, (b, heads, n, n). Repeated spans count once; spans
-            out of range or on masked pairs count not at all.
+            out of range or on masked pairs count not at all. With a number in them that is no
+            integer, such as NaN, the loss is NaN.
         y_pred: (b, heads, n, n), axis 2 the start, axis 3 the end, the output of `GlobalPointer`
             or `EfficientGlobalPointer`.
 
@@ -33,7 +35,8 @@ def global_pointer_crossentropy(y_true, y_pred):
         float32 (b,).
 
     Raises:
-        ValueError: for labels of another shape or scores that are not (b, heads, n, n).
+        ValueError: for labels of another shape, scores that are not (b, heads, n, n), or an array
+            of spans that holds what is no integer.
 
     Example:
 
@@ -62,6 +65,7 @@ def global_pointer_crossentropy(y_true, y_pred):
             ops.reshape(labels, per_type), ops.reshape(scores, per_type)
         )
         return ops.mean(losses, axis=-1)
+    labels = label_tensor(y_true)
     types, starts, ends, valid = span_labels(labels, heads, length)
     cells = (types * length + starts) * length + ends  # (b, k)
     scores = ops.reshape(scores, (-1, heads * length * length))
@@ -72,7 +76,8 @@ def global_pointer_crossentropy(y_true, y_pred):
     negative = ops.reshape(negative, (-1, heads, length * length))
     of_type = ops.logical_and(types[:, None] == ops.arange(heads)[:, None], valid[:, None])
     positive = ops.where(of_type, -gold_scores[:, None], MASKED)  # (b, heads, k)
-    return ops.mean(log1p_sumexp(negative) + log1p_sumexp(positive), axis=-1)
+    losses = ops.mean(log1p_sumexp(negative) + log1p_sumexp(positive), axis=-1)
+    return losses * nan_unless_integers(labels, axis=(1, 2))
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")

@@ -29,7 +29,8 @@ def info_nce(y_true, y_pred, temperature=0.05, score="cosine", symmetric=False):
             one id are no negatives of each other, such as repetitions of a text, or several
             positives of one anchor. The others have, for each hard negative, the id of the group
             that its text belongs to: the text is a positive there. -1: of no group, -2: the row,
-            or this hard negative, is absent. None: no row has a group, no hard negative is in one.
+            or this hard negative, is absent. None: no row has a group, no hard negative is in one. A
+            label that is no integer, such as NaN, makes the loss of its row NaN.
         y_pred: (B, 2 + K, d), vectors of an anchor, its positive and K hard negatives.
         temperature: float, T. Defaults to 0.05.
         score: "cosine" or "dot". Defaults to "cosine".
@@ -40,7 +41,7 @@ def info_nce(y_true, y_pred, temperature=0.05, score="cosine", symmetric=False):
         float32 (B,), 0 for absent rows.
 
     Raises:
-        ValueError: for other shapes or another score.
+        ValueError: for other shapes or another score, or an array of labels that are no integers.
 
     Example:
 

@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_ext.ops.labels import lossless_tensor
+
 FARTHEST = 1e38
 """Scores beyond it, once scaled, count as it; twice as much is still a finite float32."""
 
@@ -51,7 +53,7 @@ def ranking_logsumexp(y, s, scale=20.0, pair_weight=None):
 
     Source: Jianlin Su, CoSENT, 2022, https://kexue.fm/archives/8847. The sum in O(B log B) is ours.
     """
-    labels, scores = ops.convert_to_tensor(y), ops.convert_to_tensor(s)
+    labels, scores = lossless_tensor(y), ops.convert_to_tensor(s)
     weights = ops.ones_like(scores) if pair_weight is None else ops.convert_to_tensor(pair_weight)
     _check(labels, scores, weights, scale)
     weights, present = ops.cast(weights, "float32"), present_rows(labels, weights)

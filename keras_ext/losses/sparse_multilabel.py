@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_ext.losses.multilabel import log1p_sumexp
 from keras_ext.ops import MASKED, first_occurrences, float32_scores, is_masked, mask_labels
+from keras_ext.ops.labels import integer_labels, label_tensor, nan_unless_integers
 
 
 def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, stable=True):
@@ -16,7 +17,8 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, 
 
     Args:
         y_true: (..., k), class indices padded with -1, or with 0 where `mask_zero`. Repeated
-            indices count once; indices out of range and masked scores count not at all.
+            indices count once; indices out of range and masked scores count not at all. With one
+            that is no integer, such as NaN, the loss is NaN.
         y_pred: (..., classes), scores without activation.
         mask_zero: bool. If true, 0 is padding and class 0 is given up, as in bert4keras.
         stable: bool. False computes the published formula, for comparison only.
@@ -25,7 +27,8 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, 
         float32 (...).
 
     Raises:
-        ValueError: if the ranks differ, or if the labels are floats and cannot hold all indices.
+        ValueError: if the ranks differ, if the labels are floats and cannot hold all indices, or if
+            an array of labels holds what is no integer.
 
     Example:
 
@@ -38,7 +41,7 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, 
     Source: Jianlin Su, multilabel softmax and cross-entropy, the sparse version, 2020 and 2022,
     https://kexue.fm/archives/7359
     """
-    scores, labels = float32_scores(y_pred), ops.convert_to_tensor(y_true)
+    scores, labels = float32_scores(y_pred), label_tensor(y_true)
     classes = scores.shape[-1]
     if len(labels.shape) != len(scores.shape):
         raise ValueError(
@@ -52,9 +55,9 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, 
         )
     if labels.shape[-1] == 0:
         labels = ops.full_like(scores[..., :1], -1)  # padding instead of nothing
-    leading = ops.shape(scores)[:-1]
+    leading, shown = ops.shape(scores)[:-1], nan_unless_integers(labels, axis=-1)
     scores = ops.reshape(scores, (-1, classes))
-    labels = ops.reshape(ops.cast(labels, "int32"), (-1, ops.shape(labels)[-1]))
+    labels = ops.reshape(integer_labels(labels), (-1, ops.shape(labels)[-1]))
     valid = ops.logical_and(labels >= (1 if mask_zero else 0), labels < classes)
     labels = ops.where(valid, labels, 0)
     if mask_zero:
@@ -67,7 +70,7 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, 
     else:
         negative = _published_negative(scores, ops.where(valid, true_scores, MASKED))
     loss = negative + log1p_sumexp(ops.where(valid, -true_scores, MASKED))
-    return ops.reshape(loss, leading)
+    return ops.reshape(loss, leading) * shown
 
 
 def _published_negative(scores, true_scores):

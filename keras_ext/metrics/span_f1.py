@@ -10,6 +10,8 @@ from keras_ext.ops import (
     split_factors,
     valid_pairs,
 )
+from keras_ext.ops.labels import label_tensor, nan_unless_integers
+from keras_ext.ops.settings import effective
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -25,7 +27,7 @@ class SpanF1(keras.metrics.Metric):
 
     Args:
         heads: int, the number of entity types.
-        head_size: int, the width of query and key; needed where `factored`.
+        head_size: int, the width of query and key; where `factored`, and only there.
         tril_mask: bool, whether pairs with end < start are excluded. Dense scores carry this mask.
         threshold: float, the score above which a span is predicted.
         factored: bool. True for the output of `EfficientGlobalPointer(factored=True)`, which is
@@ -35,12 +37,13 @@ class SpanF1(keras.metrics.Metric):
 
     Call arguments:
         y_true: (b, k, 3) `type, start, end` with inclusive end, padded with -1. Repeated spans
-            count once.
+            count once. With a number in them that is no integer, such as NaN, the F1 is NaN.
         y_pred: the scores.
         sample_weight: (b,) or None; multiplies the counts of each sample.
 
     Raises:
-        ValueError: if `factored` and no head_size is given, or if shapes do not fit.
+        ValueError: if `factored` and no head_size is given, or one if not, if an array of labels
+            holds what is no integer, or if shapes do not fit.
 
     Example:
 
@@ -69,7 +72,7 @@ class SpanF1(keras.metrics.Metric):
                 f"Factored scores cannot be read without head_size. Received: {head_size=}"
             )
         self.heads = heads
-        self.head_size = head_size
+        self.head_size = effective("head_size", head_size, None, "factored=True", factored)
         self.tril_mask = tril_mask
         self.threshold = threshold
         self.factored = factored
@@ -88,7 +91,8 @@ class SpanF1(keras.metrics.Metric):
         else:
             self._check_dense(y_pred)
         length = ops.shape(y_pred)[-2]
-        types, starts, ends, valid = span_labels(ops.convert_to_tensor(y_true), self.heads, length)
+        labels = label_tensor(y_true)
+        types, starts, ends, valid = span_labels(labels, self.heads, length)
         cells = (types * length + starts) * length + ends
         valid = first_occurrences(cells, valid)  # (b, k)
         if self.factored:
@@ -106,6 +110,7 @@ class SpanF1(keras.metrics.Metric):
                 ops.sum(ops.cast(valid, "float32"), axis=-1),
             ]
         )
+        counts = counts * nan_unless_integers(labels, axis=(1, 2))
         if sample_weight is not None:
             counts = counts * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
         totals = ops.sum(counts, axis=-1)

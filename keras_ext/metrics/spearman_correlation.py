@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_ext.ops import score_function
+from keras_ext.ops.settings import whole
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -52,11 +53,9 @@ class SpearmanCorrelation(keras.metrics.Metric):
         super().__init__(name=name, **kwargs)
         if isinstance(score, dict):  # a function, as it was saved
             score = keras.saving.deserialize_keras_object(score)
-        if not isinstance(capacity, int) or capacity < 1:
-            raise ValueError(f"The capacity is a positive number of rows. Received: {capacity=}")
         self.score = score
         self.score_function = score_function(score)
-        self.capacity = capacity
+        self.capacity = capacity = whole("capacity", capacity)
         # One place more than the capacity takes all rows that are not kept.
         self.labels = self.add_variable((capacity + 1,), "zeros", "float32", name="labels")
         self.scores = self.add_variable((capacity + 1,), "zeros", "float32", name="scores")

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ext.ops.settings import whole
 from keras_ext.optimizers.replicas import (
     on_all_replicas,
     on_first_replica,
@@ -61,8 +62,7 @@ class GradientAccumulation(OptimizerWrapper):
     """
 
     def __init__(self, inner_optimizer, steps, name=None):
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(f"Expected steps to be an int of at least 1. Received: {steps=}")
+        steps = whole("steps", steps)
         super().__init__(inner_optimizer, name=name)
         if getattr(self.inner_optimizer, "accumulation_steps", 1) > 1:
             raise ValueError(

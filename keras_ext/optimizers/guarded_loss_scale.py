@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ext.ops.settings import effective, whole
 from keras_ext.optimizers.finite import all_finite
 from keras_ext.optimizers.non_finite_guard import NonFiniteGuard, add_counters, count
 from keras_ext.optimizers.replicas import run_if
@@ -44,17 +45,18 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
     Args:
         inner_optimizer: a Keras optimizer, its name, or a wrapper that may stand inside.
         initial_scale: float. The first steps halve one that is too high.
-        dynamic_growth_steps: int of at least 1, good steps in a row before the scale is doubled.
+        dynamic_growth_steps: int of at least 1, good steps in a row before the scale is doubled,
+            2000 by default. This and the two bounds are for a dynamic scale only.
         dynamic: bool. If False, the scale stays `initial_scale`. (In place of the argument
             `loss_scale_factor` of Keras' optimizers, which cannot train an Embedding.)
-        min_scale: float. 1.0 is enough where no gradient overflows without a scale. If many batches
-            are bad in themselves, a lower one only costs small gradients, because it takes
-            `dynamic_growth_steps` to undo each halving.
-        max_scale: float.
+        min_scale: float, 2**-14 by default. 1.0 is enough where no gradient overflows without a
+            scale. If many batches are bad in themselves, a lower one only costs small gradients,
+            because it takes `dynamic_growth_steps` to undo each halving.
+        max_scale: float, 2**24 by default.
         name: str.
 
     Raises:
-        ValueError: if an argument is out of its range, if not
+        ValueError: if an argument is out of its range or has no effect, if not
             `0 < min_scale <= initial_scale <= max_scale`, or if the inner optimizer cannot stand
             inside.
 
@@ -77,20 +79,24 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
         self,
         inner_optimizer,
         initial_scale=2.0**15,
-        dynamic_growth_steps=2000,
+        dynamic_growth_steps=None,
         dynamic=True,
-        min_scale=2.0**-14,
-        max_scale=2.0**24,
+        min_scale=None,
+        max_scale=None,
         name=None,
     ):
         inner_optimizer = checked_inner(inner_optimizer, type(self).__name__)
-        steps = dynamic_growth_steps
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(
-                f"Expected dynamic_growth_steps to be an int of at least 1. "
-                f"Received: {dynamic_growth_steps=}"
+        if dynamic_growth_steps is not None:
+            dynamic_growth_steps = whole("dynamic_growth_steps", dynamic_growth_steps)
+        dynamic_growth_steps, min_scale, max_scale = (
+            effective(name, value, default, "dynamic=True", bool(dynamic))
+            for name, value, default in (
+                ("dynamic_growth_steps", dynamic_growth_steps, 2000),
+                ("min_scale", min_scale, 2.0**-14),
+                ("max_scale", max_scale, 2.0**24),
             )
-        _check_scales(initial_scale, min_scale, max_scale, dynamic)
+        )
+        _check_scales(initial_scale, min_scale, max_scale)
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name=name)
         self.dynamic = dynamic
         self.min_scale = min_scale
@@ -159,9 +165,10 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
         return super().from_config(dict(config), custom_objects)  # which empties what it is given
 
 
-def _check_scales(initial_scale, min_scale, max_scale, dynamic):
+def _check_scales(initial_scale, min_scale, max_scale):
     """Raises where scales are not numbers above 0, or contradict each other."""
-    lowest, highest = (min_scale, max_scale) if dynamic else (initial_scale, initial_scale)
+    lowest = initial_scale if min_scale is None else min_scale
+    highest = initial_scale if max_scale is None else max_scale
     smallest, largest = np.finfo("float32").tiny, np.finfo("float32").max
     if not smallest <= lowest <= initial_scale <= highest <= largest:
         raise ValueError(

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.ops.settings import whole
 from keras_ext.optimizers.adjusted_update import AdjustedUpdate
 from keras_ext.optimizers.replicas import run_if
 
@@ -45,10 +46,7 @@ class Lookahead(AdjustedUpdate):
 
     def __init__(self, inner_optimizer, sync_period=5, slow_step_size=0.5, name=None):
         super().__init__(inner_optimizer, name=name)
-        if not isinstance(sync_period, int) or isinstance(sync_period, bool) or sync_period < 1:
-            raise ValueError(
-                f"Expected sync_period to be an int of at least 1. Received: {sync_period=}"
-            )
+        sync_period = whole("sync_period", sync_period)
         if not 0 < slow_step_size <= 1:
             raise ValueError(f"Expected slow_step_size in (0, 1]. Received: {slow_step_size=}")
         self.sync_period = sync_period

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.ops.settings import effective
 from keras_ext.optimizers.finite import all_finite
 from keras_ext.optimizers.kinds import center
 from keras_ext.optimizers.replicas import run_if
@@ -18,7 +19,7 @@ class NonFiniteGuard(OptimizerWrapper):
     - with mode="skip" stays, too;
     - with mode="shrink" becomes `c + shrink_ratio (v - c)`, c = 1 for the scale of a
       normalisation and 0 for all others. This heals weights that have grown until the model
-      overflows.
+      overflows, and ruins good ones where the data is bad: 200 bad steps leave 13 % of them.
 
     It costs one pass over the gradients and two integers. The slots `skipped_steps`, all the bad
     steps so far, and `consecutive_skips`, those since the last good one, are saved with the model.
@@ -37,11 +38,13 @@ class NonFiniteGuard(OptimizerWrapper):
     Args:
         inner_optimizer: a Keras optimizer, its name, or a wrapper that may stand inside.
         mode: "skip" or "shrink".
-        shrink_ratio: float in [0, 1], what remains of the distance to c.
+        shrink_ratio: float in [0, 1], what remains of the distance to c, 0.99 by default. For
+            mode="shrink" only.
         name: str.
 
     Raises:
-        ValueError: if an argument is out of its range, or the inner optimizer cannot stand inside.
+        ValueError: if an argument is out of its range or has no effect, or if the inner optimizer
+            cannot stand inside.
 
     Example:
 
@@ -59,10 +62,12 @@ class NonFiniteGuard(OptimizerWrapper):
         https://kexue.fm/archives/9512
     """
 
-    def __init__(self, inner_optimizer, mode="skip", shrink_ratio=0.99, name=None):
+    def __init__(self, inner_optimizer, mode="skip", shrink_ratio=None, name=None):
         if mode not in ("skip", "shrink"):
             raise ValueError(f'Expected mode "skip" or "shrink". Received: {mode=}')
-        if not 0 <= shrink_ratio <= 1:
+        shrinks = 'mode="shrink"', mode == "shrink"
+        shrink_ratio = effective("shrink_ratio", shrink_ratio, 0.99, *shrinks)
+        if shrink_ratio is not None and not 0 <= shrink_ratio <= 1:
             raise ValueError(f"Expected shrink_ratio in [0, 1]. Received: {shrink_ratio=}")
         super().__init__(inner_optimizer, name=name)
         self.mode = mode

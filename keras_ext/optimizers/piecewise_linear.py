@@ -1,4 +1,5 @@
 import math
+from numbers import Integral
 
 import keras
 from keras import ops
@@ -47,12 +48,12 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
                 f"Expected a list of [step, value] of at least one. Received: {points=}"
             )
         steps = [step for step, _ in points]
-        integers = all(isinstance(step, int) and step >= 0 for step in steps)
+        integers = all(isinstance(step, Integral) and step >= 0 for step in steps)
         if not integers or steps != sorted(set(steps)):
             raise ValueError(f"Expected steps of at least 0 that increase. Received: {points=}")
         if not all(math.isfinite(value) for value in (*(value for _, value in points), base)):
             raise ValueError(f"Expected finite values. Received: {points=}, {base=}")
-        self.points = [[step, float(value)] for step, value in points]
+        self.points = [[int(step), float(value)] for step, value in points]
         self.base = base
         self.from_zero = from_zero
 

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.ops.settings import whole
 from keras_ext.optimizers.non_finite_guard import add_counters, count
 from keras_ext.optimizers.replicas import run_if, sum_over_replicas, values_of, with_values
 from keras_ext.optimizers.tiger_checks import ARGUMENTS, add_momentums, check_arguments, check_slots
@@ -28,12 +29,15 @@ class Tiger(keras.optimizers.Optimizer):
     `position` counts its micro-steps so far, all of them with gradients of the same variables.
 
     A micro-gradient of a variable that is not finite, or beyond about 1e19, is left out. A variable
-    without a good one in the window keeps its momentum, and shrinks a little in place of the
-    update, which heals weights that have grown too large. `skipped_steps` and `consecutive_skips`
-    count the steps in which that, or a rate that is not finite, befell any variable;
-    `keras_ext.training.OptimizerMonitor` shows them. Inside a loss scaling such steps are skipped
-    before they come here. `clipnorm` and its like clip micro-gradients. The weights should be
-    float32, as they are under every `mixed_` policy.
+    without a good one in the window stays as it is, and so does its momentum. `skipped_steps` and
+    `consecutive_skips` count the steps in which that, or a rate that is not finite, befell any
+    variable; `keras_ext.training.OptimizerMonitor` shows them. Inside a loss scaling such steps are
+    skipped before they come here. With nonfinite="shrink", the author's way, such a variable
+    shrinks a little instead, which heals weights that have grown until the model overflows. Where
+    it is the data that is bad, it ruins good weights: 200 bad batches leave 13 % of them.
+
+    `clipnorm` and its like clip micro-gradients. The weights should be float32, as they are under
+    every `mixed_` policy.
 
     Args:
         learning_rate: float, a schedule, or a callable. The author suggests 1e-3 to 2e-3.
@@ -42,16 +46,18 @@ class Tiger(keras.optimizers.Optimizer):
         gradient_accumulation_steps: int of at least 1, k, or None for 1. If a saved optimizer goes
             on with another, at the end of a window, its memory counts k_old / k_new at first.
         scale_parameter: bool, whether rates depend on the variable. Else `learning_rate` is all.
-        vector_lr_scale: float.
-        min_rms: float. Without it a matrix of zeros would never move.
+        vector_lr_scale: float, 0.5 by default. This and the next are for scale_parameter alone.
+        min_rms: float, 1e-3 by default. With 0 a matrix of zeros would never move.
         rowwise: str, regular expression for the paths of the tables that are scaled by rows; by
             default of those whose last part ends so.
         vector_vars: str, that of the paths of what is treated as a bias, or None for the rule.
-        center_one_vars: str, that of what shrinks to 1, not 0; None is for gains.
-        nonfinite: "shrink", "skip" (no update then), "propagate" (no check) or "reference": as
+        center_one_vars: str, that of what shrinks to 1, not 0; None is for gains. This is for what
+            shrinks alone, as is shrink_ratio.
+        nonfinite: "skip" (no update then), "shrink", "propagate" (no check) or "reference": as
             published, it looks for NaN only, shrinks at once, and a last bad one costs the update.
-        nonfinite_scope: "variable" or "global": what is left out for its variable, or for all.
-        shrink_ratio: float in [0, 1], what remains of the distance to the centre.
+        nonfinite_scope: "variable", the default, or "global": what is left out for its variable,
+            or for all. Without a meaning if they propagate.
+        shrink_ratio: float in [0, 1], what remains of the distance to the centre, by default 0.99.
         lazy_rows: bool, whether rows of a table without a gradient in the window stay as they
             are. Else the momentum moves also the rows of words that did not occur.
         count_micro_steps: bool, whether `iterations` and schedules count micro-steps instead.
@@ -59,8 +65,8 @@ class Tiger(keras.optimizers.Optimizer):
         **kwargs: those of `keras.optimizers.Optimizer`, but `loss_scale_factor`.
 
     Raises:
-        ValueError: if an argument is out of its range, a pattern matches no variable, or a saved
-            state is that of other variables.
+        ValueError: if an argument is out of its range or has no effect, a pattern matches no
+            variable, or a saved state is that of other variables.
 
     Example:
 
@@ -88,14 +94,14 @@ class Tiger(keras.optimizers.Optimizer):
         weight_decay=0.01,
         gradient_accumulation_steps=None,
         scale_parameter=True,
-        vector_lr_scale=0.5,
-        min_rms=1e-3,
+        vector_lr_scale=None,
+        min_rms=None,
         rowwise="embeddings",
         vector_vars=None,
         center_one_vars=None,
-        nonfinite="shrink",
-        nonfinite_scope="variable",
-        shrink_ratio=0.99,
+        nonfinite="skip",
+        nonfinite_scope=None,
+        shrink_ratio=None,
         lazy_rows=False,
         count_micro_steps=False,
         name="tiger",
@@ -106,7 +112,9 @@ class Tiger(keras.optimizers.Optimizer):
         )
         # Not the attribute of Keras, for which it would make a slot.
         self._given_steps = gradient_accumulation_steps
-        self.accumulation_steps = 1 if self._given_steps is None else self._given_steps
+        if self._given_steps is not None:
+            self._given_steps = whole("gradient_accumulation_steps", self._given_steps)
+        self.accumulation_steps = self._given_steps or 1
         self.beta = beta
         self.scale_parameter = scale_parameter
         self.vector_lr_scale = vector_lr_scale

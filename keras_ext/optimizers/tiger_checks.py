@@ -3,6 +3,8 @@
 import math
 import warnings
 
+from keras_ext.ops.settings import effective
+
 ARGUMENTS = (
     "beta",
     "scale_parameter",
@@ -17,29 +19,38 @@ ARGUMENTS = (
     "lazy_rows",
     "count_micro_steps",
 )
-NONFINITE = ("shrink", "skip", "propagate", "reference")
+NONFINITE = ("skip", "shrink", "propagate", "reference")
 SCOPES = ("variable", "global")
 HALF = ("float16", "bfloat16")
 
 
 def check_arguments(optimizer):
-    """Raises where an argument of a `Tiger` is out of its range.
+    """Checks the arguments of a `Tiger`, and fills in the defaults of those that have an effect.
 
     Raises:
-        ValueError: as it says.
+        ValueError: if one is out of its range, or was given and has no effect.
     """
-    steps = optimizer.accumulation_steps
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(
-            "Expected gradient_accumulation_steps to be an int of at least 1, or None. "
-            f"Received: gradient_accumulation_steps={steps!r}"
-        )
+    for name, allowed in (("nonfinite", NONFINITE), ("nonfinite_scope", (*SCOPES, None))):
+        value = getattr(optimizer, name)
+        if value not in allowed:
+            raise ValueError(f"Expected {name} to be one of {allowed}. Received: {name}={value!r}")
+    scaled = "scale_parameter=True", bool(optimizer.scale_parameter)
+    checked = "a check, not nonfinite='propagate'", optimizer.nonfinite != "propagate"
+    shrinks = "nonfinite='shrink' or 'reference'", optimizer.nonfinite in ("shrink", "reference")
+    for name, default, (condition, holds) in (
+        ("vector_lr_scale", 0.5, scaled),
+        ("min_rms", 1e-3, scaled),
+        ("nonfinite_scope", "variable", checked),
+        ("shrink_ratio", 0.99, shrinks),
+        ("center_one_vars", None, shrinks),
+    ):
+        value = effective(name, getattr(optimizer, name), default, condition, holds)
+        setattr(optimizer, name, value)
     if not 0 <= optimizer.beta < 1:
         raise ValueError(f"Expected beta in [0, 1). Received: beta={optimizer.beta}")
-    if not 0 <= optimizer.shrink_ratio <= 1:
-        raise ValueError(
-            f"Expected shrink_ratio in [0, 1]. Received: shrink_ratio={optimizer.shrink_ratio}"
-        )
+    ratio = optimizer.shrink_ratio
+    if ratio is not None and not 0 <= ratio <= 1:
+        raise ValueError(f"Expected shrink_ratio in [0, 1]. Received: shrink_ratio={ratio}")
     for name in ("weight_decay", "vector_lr_scale", "min_rms"):
         value = getattr(optimizer, name)
         if not 0 <= (value or 0.0) < math.inf:
@@ -49,10 +60,6 @@ def check_arguments(optimizer):
             "Tiger has no loss_scale_factor. Expected GuardedLossScale(Tiger(...), initial_scale, "
             f"dynamic=False). Received: loss_scale_factor={optimizer.loss_scale_factor}"
         )
-    for name, allowed in (("nonfinite", NONFINITE), ("nonfinite_scope", SCOPES)):
-        value = getattr(optimizer, name)
-        if value not in allowed:
-            raise ValueError(f"Expected {name} to be one of {allowed}. Received: {name}={value!r}")
 
 
 def add_momentums(optimizer, variables):

@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from keras_ext.ops.settings import number
 from keras_ext.optimizers import GuardedLossScale, SummedGradients, WarmupCosine
 from keras_ext.optimizers.adjusted_update import innermost
 from keras_ext.optimizers.kinds import undecayed
@@ -102,14 +103,15 @@ def default_arguments(optimizer, learning_rate, weight_decay, ema_momentum):
         A dict.
 
     Raises:
-        ValueError: if one is given together with an optimizer, which has its own.
+        ValueError: if one is no finite number, or is given together with an optimizer, which has
+            its own.
     """
     given = {
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "ema_momentum": ema_momentum,
     }
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: number(name, value) for name, value in given.items() if value is not None}
     if optimizer is not None and given:
         raise ValueError(
             "An optimizer has settings of its own. Expected them in it, such as "

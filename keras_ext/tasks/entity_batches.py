@@ -62,6 +62,10 @@ class EntityBatches(keras.utils.PyDataset):
         self.epoch += 1
         self._plan()
 
+    def forget(self):
+        """Lets go of the data, for TensorFlow keeps for good what it has read from."""
+        self.windows, self.spans, self.batches = [], None, []
+
 
 def text_windows(tokenizer, texts, max_length, stride):
     """The windows of each text in turn.

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 
 from keras_ext.data import merge_windows, resolve
+from keras_ext.ops.settings import whole
 from keras_ext.tasks.entity import Entity
 from keras_ext.tasks.entity_batches import EntityBatches, text_windows
 from keras_ext.tasks.fitting import numeric_mask
@@ -53,6 +54,7 @@ def windows_of(recognizer, texts):
 
 def model_scores(recognizer, windows, batch_size):
     """Yields indices of windows and the model's float32 output for them, one row a window."""
+    batch_size = whole("batch_size", batch_size)
     # A few texts make a batch of few rows; powers of two keep the number of shapes small.
     rows = min(batch_size, 1 << max(len(windows) - 1, 0).bit_length())
     sizes = rows, recognizer.settings["max_length"]
@@ -71,7 +73,8 @@ def model_scores(recognizer, windows, batch_size):
 
 def warm_up(recognizer, lengths, batch_size):
     """`EntityRecognizer.warm_up`, which describes arguments and results."""
-    lengths = warm_up_lengths(lengths, batch_size, recognizer.settings["max_length"])
+    batch_size = whole("batch_size", batch_size)
+    lengths = warm_up_lengths(lengths, recognizer.settings["max_length"])
     rows = {min(1 << power, batch_size) for power in range(batch_size.bit_length() + 1)}
     for shape in product(sorted(rows), lengths):
         recognizer.model.predict_on_batch(numeric_mask(empty_batch(shape)))

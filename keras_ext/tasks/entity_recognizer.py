@@ -4,6 +4,7 @@ import keras_ext
 from keras_ext.data import check_records
 from keras_ext.metrics import score_entities
 from keras_ext.models.blocks import encoder_inputs
+from keras_ext.ops.settings import whole
 from keras_ext.tasks import entity_prediction, entity_threshold
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from keras_ext.tasks.compilation import default_arguments
@@ -67,20 +68,24 @@ class EntityRecognizer:
         self.model = keras.Model(inputs, scores)
 
     def _set(self, tokenizer, labels, head, max_length, stride, head_size):
-        labels = list(labels)
+        labels = [labels] if isinstance(labels, str) else list(labels)
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"Labels are given, each once. Received: {labels=}")
+        if not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"Labels are strings. Received: {labels=}")
         if head not in HEADS:
             raise ValueError(f"The head is one of {sorted(HEADS)}. Received: {head=}")
         self.tokenizer = tokenizer
-        self.labels = labels
+        self.labels = [str(label) for label in labels]
+        # JSON, in which they are saved, has no numbers of NumPy.
+        max_length, stride = whole("max_length", max_length), whole("stride", stride, least=0)
         self.settings = {
             "head": head,
             "max_length": max_length,
             "stride": stride,
-            "head_size": head_size,
+            "head_size": whole("head_size", head_size),
         }
-        self.span_head = HEADS[head](len(labels), head_size)
+        self.span_head = HEADS[head](len(labels), self.settings["head_size"])
         self._training = None
         text_windows(tokenizer, [""], max_length, stride)  # checks these two
 
@@ -122,8 +127,9 @@ class EntityRecognizer:
         """Trains on records, and keeps the epoch with the best F1 on the validation records.
 
         Before training a report says how many entities there are and which of them cannot be
-        learnt. The F1 is of exact entities in characters, against all gold entities; it is in the
-        history as `val_f1`, with `val_precision`, `val_recall` and `val_nested_f1`.
+        learnt. Where those are most of them, or there are none at all, a warning says so, too. The
+        F1 is of exact entities in characters, against all gold entities; it is in the history as
+        `val_f1`, with `val_precision`, `val_recall` and `val_nested_f1`.
 
         Args:
             records: list of `{"text", "entities": [{"start", "end", "label"}]}`, offsets in
@@ -147,6 +153,7 @@ class EntityRecognizer:
         """
         if self._training is None:
             raise RuntimeError("Call `compile` before `fit`.")
+        epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
         return self._training.fit(
             self, records, validation_records, epochs, batch_size, callbacks, verbose, seed, on_lost
         )

@@ -1,12 +1,36 @@
 """What `EntityRecognizer.fit` adds to Keras' training: records as batches, a report, the F1."""
 
+import warnings
+
 from keras_ext.data import check_records, plan, validate
+from keras_ext.data.report import LOSSES
 from keras_ext.metrics import score_entities
 from keras_ext.tasks.compilation import Compilations, replicas_of
 from keras_ext.tasks.entity_batches import EntityBatches
 from keras_ext.tasks.entity_prediction import predict_entities, windows_of
 from keras_ext.tasks.fitting import fit_and_keep
 from keras_ext.tasks.mean_over_examples import mean_over_examples
+
+
+def warn_of_lost(report, name):
+    """Warns, whatever is printed, where most entities are lost, or there are none.
+
+    Args:
+        report: `data.Report`.
+        name: str, what it is of.
+    """
+    if 2 * report.usable >= max(report.entities, 1) or not report.windows:
+        return
+    lost = f"{report.lost} of {report.entities} entities are lost or given twice"
+    reasons = [f"{report.counts[name]} {meaning}" for name, meaning in LOSSES.items()]
+    reasons = ", ".join(reason for reason in reasons if not reason.startswith("0 "))
+    warnings.warn(
+        f"{name}: {lost}: {reasons}. `data.validate` shows examples. Expected offsets in "
+        "characters, the end exclusive, and labels among those of the recognizer."
+        if report.lost
+        else f"{name}: {report.records} records without an entity. Expected some to learn from.",
+        stacklevel=4,
+    )
 
 
 class Training:
@@ -55,6 +79,7 @@ class Training:
             print(f"training data\n{report}")  # noqa: T201, the report is for the user
         if on_lost == "raise":
             report.raise_if_lost()
+        warn_of_lost(report, "training data")
         if not windows:
             raise ValueError(
                 f"There is no text to train on: all texts are empty. Received: {len(records)=}"
@@ -78,6 +103,8 @@ class Training:
             report = validate(validation_records, tokenizer, recognizer.labels, max_length, stride)
             if verbose and report.lost:
                 print(f"validation data\n{report}")  # noqa: T201
+            if not verbose:
+                warn_of_lost(report, "validation data")
 
         def measure():
             arguments = {"threshold": 0.0, "policy": "nested", "batch_size": 2 * batch_size}

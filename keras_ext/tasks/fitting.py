@@ -20,7 +20,7 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
 
     Args:
         model: a compiled `keras.Model`.
-        batches: `keras.utils.PyDataset`.
+        batches: `keras.utils.PyDataset` with `forget()`, which is called in the end.
         epochs: int.
         callbacks: list of Keras callbacks, or None. They see what `measure` gives, `CompileCounter`
             the batches.
@@ -35,6 +35,7 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     Raises:
         RuntimeError: if the loss stops being finite.
     """
+    data = batches
     # Keras takes one alone, too, and lists of lists.
     callbacks = keras.tree.flatten(callbacks or [])
     for callback in callbacks:
@@ -61,6 +62,8 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
         keep.restore()
         memory.on_train_end()
         raise
+    finally:
+        data.forget()
     if measure is not None:
         keep.restore()
     return history

@@ -1,5 +1,6 @@
 import keras_ext
 from keras_ext.layers import whitening
+from keras_ext.ops.settings import whole
 from keras_ext.tasks import sentence_evaluation, sentence_search, sentence_vectors
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from keras_ext.tasks.compilation import default_arguments
@@ -55,6 +56,7 @@ class SentenceEncoder:
     def _set(self, tokenizer, pooling, normalize, score, max_length):
         if score not in ("cosine", "dot"):
             raise ValueError(f'The score is "cosine" or "dot". Received: {score=}')
+        max_length = whole("max_length", max_length)
         if max_length < 3:
             raise ValueError(
                 f"A text has two special tokens and at least one of its own. Received: {max_length=}"
@@ -62,7 +64,7 @@ class SentenceEncoder:
         self.tokenizer = tokenizer
         self.settings = {
             "pooling": pooling,
-            "normalize": normalize,
+            "normalize": bool(normalize),
             "score": score,
             "max_length": max_length,
         }
@@ -138,6 +140,8 @@ class SentenceEncoder:
         """
         if self._training is None:
             raise RuntimeError("Call `compile` before `fit`.")
+        epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
+        chunk_size = None if chunk_size is None else whole("chunk_size", chunk_size)
         parts = (examples, validation_examples, batch_size, chunk_size, seed)
         return self._training.fit(self, *parts, epochs, callbacks, verbose)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_ext.data import check_examples
 from keras_ext.metrics import best_threshold, pearson, retrieval_scores, spearman
+from keras_ext.ops.settings import whole
 from keras_ext.tasks.sentence_search import comparable, exact_best
 from keras_ext.tasks.sentence_vectors import encode_texts, remembering
 
@@ -109,6 +110,7 @@ def measures(scores, prefix):
 def evaluate(encoder, examples, corpus, k, relevant, batch_size, tokenize=None):
     """`SentenceEncoder.evaluate`, which describes the arguments; `tokenize` as in `encode_texts`."""
     kind, columns, labels = check_examples(examples)
+    k = whole("k", k)
     if kind == "texts":
         raise ValueError(
             "Bare texts cannot be evaluated: nothing says which of them belong together. Expected "

@@ -93,3 +93,8 @@ class ExampleBatches(keras.utils.PyDataset):
     def on_epoch_end(self):
         self.epoch += 1
         self._plan()
+
+    def forget(self):
+        """Lets go of the data, for TensorFlow keeps for good what it has read from."""
+        self.columns, self.batches = [], []
+        self.targets = self.targets[:0].copy()

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_ext.ops.settings import whole
 from keras_ext.tasks.sentence_vectors import unit_rows
 
 BLOCK = 2**22  # scores that are in memory at once
@@ -38,10 +39,9 @@ def search(encoder, queries, corpus, k, index, batch_size):
     """`SentenceEncoder.search`, which describes the arguments."""
     if isinstance(queries, str):
         return search(encoder, [queries], corpus, k, index, batch_size)[0]
-    if k < 1 or index not in ("numpy", "faiss"):
-        raise ValueError(
-            f'Expected k of 1 or more, and the index "numpy" or "faiss". Received: {k=}, {index=}'
-        )
+    k = whole("k", k)
+    if index not in ("numpy", "faiss"):
+        raise ValueError(f'Expected the index "numpy" or "faiss". Received: {index=}')
     corpus = corpus if _is_vectors(corpus) or isinstance(corpus, str) else list(corpus)
     if not len(corpus):
         raise ValueError("There is nothing to search in: the corpus is empty.")

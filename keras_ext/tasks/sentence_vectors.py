@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_ext.data import bucket_lengths, pad_rows
 from keras_ext.ops import unit_vectors
+from keras_ext.ops.settings import whole
 from keras_ext.tasks.sentence_inputs import token_rows, warn_of_cut
 from keras_ext.tasks.sentence_model import unnormalized
 from keras_ext.tasks.shapes import empty_batch, warm_up_lengths
@@ -19,12 +20,12 @@ def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress, 
 
     `tokenize` is a function of a tuple of texts that remembers what it gave; None: `token_rows`.
     """
-    width = encoder.model.output.shape[-1]
-    size = width if truncate_dim is None else truncate_dim
-    if batch_size < 1 or not 1 <= size <= width:
+    width, batch_size = encoder.model.output.shape[-1], whole("batch_size", batch_size)
+    size = width if truncate_dim is None else whole("truncate_dim", truncate_dim)
+    if size > width:
         raise ValueError(
-            f"Expected a batch_size of 1 or more and a truncate_dim from 1 to {width}, the "
-            f"dimension of the vectors. Received: {batch_size=}, {truncate_dim=}"
+            f"Expected a truncate_dim from 1 to {width}, the dimension of the vectors. "
+            f"Received: {truncate_dim=}"
         )
     for index, text in enumerate(texts):
         if not isinstance(text, str):
@@ -54,9 +55,10 @@ def remembering(encoder):
 
 def warm_up(encoder, lengths, batch_size):
     """`SentenceEncoder.warm_up`, which describes arguments and results."""
+    batch_size = whole("batch_size", batch_size)
     shapes = {
         batch_shape(encoder.model, rows, length, batch_size, encoder.settings["max_length"])
-        for length in warm_up_lengths(lengths, batch_size, encoder.settings["max_length"])
+        for length in warm_up_lengths(lengths, encoder.settings["max_length"])
         for rows in (1, batch_size)
     }
     for shape in sorted(shapes):

@@ -5,22 +5,19 @@ import numpy as np
 from keras_ext.data import bucket_lengths
 
 
-def warm_up_lengths(lengths, batch_size, max_length):
+def warm_up_lengths(lengths, max_length):
     """The lengths of batches in which texts of some lengths are read.
 
     Args:
         lengths: list of numbers of tokens, the special ones included; None for all lengths.
-        batch_size: int of at least 1.
         max_length: int, tokens of the longest batch.
 
     Returns:
         A sorted list of different ints.
 
     Raises:
-        ValueError: for lengths that are not between 1 and max_length, or a batch size below 1.
+        ValueError: for lengths that are not between 1 and max_length.
     """
-    if batch_size < 1:
-        raise ValueError(f"Expected a batch_size of 1 or more. Received: {batch_size=}")
     buckets = bucket_lengths(max_length)
     if lengths is None:
         return list(buckets)

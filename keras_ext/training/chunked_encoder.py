@@ -1,6 +1,7 @@
 import keras
 from keras import ops, tree
 
+from keras_ext.ops.settings import whole
 from keras_ext.training.chunk_loop import encode_chunks
 
 
@@ -22,10 +23,6 @@ class ChunkedEncoder(keras.layers.Layer):
     def __init__(self, encoder, chunk_size, **kwargs):
         # Variables are read here as they are stored. The encoder casts them, in every chunk.
         super().__init__(dtype="float32", autocast=False, **kwargs)
-        if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
-            raise ValueError(
-                f"Expected chunk_size to be an int of at least 1. Received: {chunk_size=}"
-            )
         encoders = encoder if isinstance(encoder, (list, tuple)) else [encoder]
         if not encoders or not all(isinstance(x, keras.Model) and x.built for x in encoders):
             raise ValueError(
@@ -33,7 +30,7 @@ class ChunkedEncoder(keras.layers.Layer):
                 f"(a model that is called on a batch gets them). Received: {encoder=}"
             )
         self.encoder = encoder
-        self.chunk_size = chunk_size
+        self.chunk_size = whole("chunk_size", chunk_size)
 
     def call(self, views, training=None):
         encoders = self.encoders_for(views)

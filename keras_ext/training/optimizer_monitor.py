@@ -9,7 +9,9 @@ class OptimizerMonitor(keras.callbacks.Callback):
 
     - After each batch and each epoch `skipped_steps`, the steps skipped so far, and `loss_scale`
       are written into the logs: the progress bar, the history and later callbacks see them. A
-      warning tells, once, of a scale below 1.
+      warning tells, once each, of a scale that has fallen below 1, and of one that is 0.
+    - Keras' LossScaleOptimizer does not count what it skips. A warning tells, once, that it has
+      skipped `max_consecutive` batches in a row, or 50.
     - After `max_consecutive` skipped steps in a row training stops with an error.
     - It stops, too, if weights are not finite. Those that no gradient trains, such as the moving
       statistics of a BatchNormalization, which no optimizer can protect, are checked whenever a
@@ -56,14 +58,17 @@ class OptimizerMonitor(keras.callbacks.Callback):
             )
         self.max_consecutive = max_consecutive
         self._fitting = False
-        self._warned = False
+        self._warned = set()
 
     def on_train_begin(self, logs=None):
         self._fitting = True
         self._seen = self._state("skipped_steps")
+        self._first_scale = self._state("dynamic_scale", "initial_scale")
+        self._progress, self._still = None, 0
 
     def on_train_batch_end(self, batch, logs=None):
         skipped = self._write(logs)
+        self._watch_keras_scale()
         if skipped == self._seen:
             return
         self._seen = skipped
@@ -108,23 +113,58 @@ class OptimizerMonitor(keras.callbacks.Callback):
         skipped = self._state("skipped_steps")
         scale = self._state("dynamic_scale")
         entries = {"skipped_steps": skipped, "loss_scale": scale}
-        if skipped and scale is not None and scale < 1.0 and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"The loss scale has fallen to {scale}, after {skipped} skipped steps: small "
-                "gradients vanish in float16. If some batches are bad in themselves, mend them, or "
-                "give GuardedLossScale min_scale=1.0; if the loss is huge, make it a mean.",
-                stacklevel=2,
+        if scale == 0.0:
+            self._warn_once(
+                "zero",
+                "The loss scale is 0: nothing is learnt from here on, for gradients are multiplied "
+                "and divided by it. Too many batches were bad in a row. Expected weights from "
+                "before, and GuardedLossScale, whose scale has a floor, around the optimizer.",
+            )
+        elif scale is not None and self._fitting and scale < min(1.0, self._first_scale):
+            self._warn_once(
+                "small",
+                f"The loss scale has fallen to {scale}"
+                + (f", after {skipped} skipped steps" if skipped else "")
+                + ": small gradients vanish in float16. If some batches are bad in themselves, "
+                "mend them, or give GuardedLossScale min_scale=1.0; if the loss is huge, make it a "
+                "mean.",
             )
         if logs is not None:
             logs.update({name: value for name, value in entries.items() if value is not None})
         return skipped
 
-    def _state(self, name):
+    def _warn_once(self, kind, message):
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(message, stacklevel=2)
+
+    def _watch_keras_scale(self):
+        """Warns where a scale without counters keeps all batches from the optimizer inside."""
+        scaler = self.model.optimizer
+        if hasattr(scaler, "skipped_steps") or not hasattr(scaler, "dynamic_scale"):
+            return
+        counters = [
+            int(ops.convert_to_numpy(counter))
+            for optimizer in nested(scaler)
+            for counter in (optimizer._iterations, *_windows(optimizer))
+        ]
+        self._still = self._still + 1 if counters == self._progress else 0
+        self._progress = counters
+        if self._still >= (self.max_consecutive or 50):
+            self._warn_once(
+                "still",
+                f"The weights have not moved for {self._still} batches: Keras' LossScaleOptimizer "
+                f"skipped them, as their gradients were not finite. The loss scale is "
+                f"{self._state('dynamic_scale')}. Expected data and a loss that are finite. "
+                "GuardedLossScale, in its place, counts what it skips and has a floor.",
+            )
+
+    def _state(self, *names):
         """The value of the outermost optimizer that has such a slot, or None."""
-        for optimizer in nested(self.model.optimizer):
-            if getattr(optimizer, name, None) is not None:
-                return ops.convert_to_numpy(getattr(optimizer, name)).item()
+        for name in names:
+            for optimizer in nested(self.model.optimizer):
+                if getattr(optimizer, name, None) is not None:
+                    return ops.convert_to_numpy(getattr(optimizer, name)).item()
         return None
 
     def _pending(self):
@@ -152,6 +192,12 @@ class OptimizerMonitor(keras.callbacks.Callback):
                 "learning rate or clipped gradients. Load weights from before. "
                 f"Received: {len(bad)} such weights, {bad[:5]}"
             )
+
+
+def _windows(optimizer):
+    """The counter of micro-steps of an optimizer that accumulates, if it does."""
+    counters = (getattr(optimizer, name, None) for name in ("position", "pending_steps"))
+    return [counter for counter in counters if counter is not None]
 
 
 def nested(optimizer):

@@ -3,7 +3,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keras_ext.data import Encoding, Window, entities_to_tokens, make_windows, merge_windows
+from keras_ext.data import (
+    Encoding,
+    Tokenizer,
+    Window,
+    entities_to_tokens,
+    make_windows,
+    merge_windows,
+)
 from keras_ext.data import tokens_to_characters as to_characters
 
 OFFSETS = np.array([[-1, -1], [0, 3], [3, 5], [6, 6], [6, 7], [7, 8], [7, 8], [-1, -1]])
@@ -73,6 +80,33 @@ def document(count, max_length=10, stride=4, index=0):
 
 def characters(kind, first, last):
     return (kind, 3 * first, 3 * last + 2)
+
+
+def test_spans_begin_and_end_where_text_does():
+    window = Window(0, 0, np.arange(len(OFFSETS)), OFFSETS)
+    pairs = [(i, j) for i in range(8) for j in range(i, 8)]
+    spans = [(0, *pair) for pair in pairs]
+    (found,) = merge_windows([window], [(spans, np.zeros(len(spans)))])
+    starts, ends = {0, 3, 6, 7}, {3, 5, 7, 8}
+    assert set(found) == {(0, a, b) for a in starts for b in ends if a < b}
+    apart = np.array(
+        [[-1, -1], [0, 3], [5, 5], [6, 7], [9, 9], [-1, -1]]
+    )  # blanks at 3 to 6, 7 to 9
+    window = Window(0, 0, np.arange(6), apart)
+    spans = [(0, 2, 3), (0, 1, 2), (0, 2, 2), (0, 3, 4), (0, 1, 3)]
+    assert merge_windows([window], [(spans, np.zeros(5))]) == [{(0, 0, 7): 0.0}]
+
+
+def test_control_characters_that_are_blanks_to_python_are_no_text():
+    text = "Ada\x1c\x1dBo"  # a token each for `tokenizers`, of zero width
+    encoding = Tokenizer.from_characters([text], min_count=1).encode(text)
+    (window,) = make_windows(encoding, 0, 16, 4, 1, 2)
+    count = len(window.ids)
+    spans = [(0, i, j) for i in range(count) for j in range(i, count)]
+    (found,) = merge_windows([window], [(spans, np.zeros(len(spans)))])
+    entities = [text[start:end] for _, start, end in found]
+    assert len(entities) == 15
+    assert all(entity and entity == entity.strip() for entity in entities)
 
 
 def test_one_window_gives_itself():

@@ -117,7 +117,8 @@ def test_the_scale_leaves_no_trace():
 @pytest.mark.parametrize(("dynamic", "handed_on"), [(True, 3), (False, 5)])
 def test_what_is_not_the_fault_of_the_scale_is_left_to_the_guard_inside(dynamic, handed_on):
     guard = NonFiniteGuard(keras.optimizers.SGD(1.0), "shrink", shrink_ratio=0.5)
-    optimizer = GuardedLossScale(guard, initial_scale=4.0, dynamic=dynamic, min_scale=1.0)
+    bound = {"min_scale": 1.0} if dynamic else {}
+    optimizer = GuardedLossScale(guard, initial_scale=4.0, dynamic=dynamic, **bound)
     step = start(optimizer)
     step(ONE)
     for _ in range(5):
@@ -214,6 +215,9 @@ def test_weight_decay_exclusions_and_learning_rate_reach_the_optimizer_inside():
         ({"max_scale": float("inf")}, "max_scale=inf"),
         ({"initial_scale": float("nan")}, "initial_scale=nan"),
         ({"initial_scale": -1.0, "dynamic": False}, "initial_scale=-1.0"),
+        ({"dynamic": False, "min_scale": 1.0}, "min_scale has an effect only with dynamic=True"),
+        ({"dynamic": False, "max_scale": 2.0**20}, "max_scale has an effect only with"),
+        ({"dynamic": False, "dynamic_growth_steps": 5}, "dynamic_growth_steps has an effect only"),
         ({"dynamic_growth_steps": 0}, "dynamic_growth_steps=0"),
         ({"dynamic_growth_steps": 2.5}, "dynamic_growth_steps=2.5"),
         ({"inner_optimizer": GuardedLossScale("sgd")}, "cannot stand around GuardedLossScale"),

@@ -139,8 +139,9 @@ def test_a_bad_micro_batch_is_left_out_of_its_window():
     ("arguments", "message"),
     [
         ({"mode": "zero"}, "mode='zero'"),
-        ({"shrink_ratio": 1.01}, "shrink_ratio=1.01"),
-        ({"shrink_ratio": float("nan")}, "shrink_ratio=nan"),
+        ({"mode": "shrink", "shrink_ratio": 1.01}, "shrink_ratio=1.01"),
+        ({"mode": "shrink", "shrink_ratio": float("nan")}, "shrink_ratio=nan"),
+        ({"shrink_ratio": 0.5}, 'shrink_ratio has an effect only with mode="shrink"'),
         ({"inner_optimizer": NonFiniteGuard("sgd")}, "cannot stand around NonFiniteGuard"),
         ({"inner_optimizer": SCALED}, "cannot stand around"),
     ],

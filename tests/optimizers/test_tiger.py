@@ -56,8 +56,8 @@ def test_the_published_update(steps, xla):
         (1, {}, False),
         (4, {}, False),
         (4, {}, True),
-        (4, {"nonfinite": "skip"}, False),
-        (1, {"nonfinite": "skip", "nonfinite_scope": "global"}, False),
+        (4, {"nonfinite": "shrink"}, False),
+        (1, {"nonfinite": "shrink", "nonfinite_scope": "global"}, True),
         (4, {"nonfinite_scope": "global"}, False),
         (4, {"lazy_rows": True}, True),
     ],
@@ -129,7 +129,7 @@ def test_sparse_gradients_equal_dense_ones(lazy_rows, steps):
         np.add.at(total, index, gradient)
     found = [
         run(
-            Tiger(0.5, gradient_accumulation_steps=steps, lazy_rows=lazy_rows, nonfinite="skip"),
+            Tiger(0.5, gradient_accumulation_steps=steps, lazy_rows=lazy_rows),
             weights,
             [{"embeddings": gradient} for gradient in gradients],
         )
@@ -205,7 +205,9 @@ def test_patterns_choose_the_rule_of_a_variable():
         found = step_size(Tiger(**kwargs, **arguments), weights, "kernel")
         np.testing.assert_allclose(found, expected + 0 * kernel, rtol=1e-5)
     bad = [{name: np.full_like(value, np.nan) for name, value in weights.items()}]
-    (found,) = run(Tiger(shrink_ratio=0.5, center_one_vars="kernel"), weights, bad)
+    (found,) = run(
+        Tiger(nonfinite="shrink", shrink_ratio=0.5, center_one_vars="kernel"), weights, bad
+    )
     np.testing.assert_allclose(found["kernel"], (kernel + 1) / 2, rtol=1e-6)
     np.testing.assert_allclose(found["bias"], weights["bias"] / 2, rtol=1e-6)
 
@@ -238,6 +240,18 @@ def test_no_sequence_of_bad_gradients_ruins_it(steps, beta):
     assert all(np.isfinite(value).all() for value in found[-1].values())
     assert all(np.isfinite(value).all() for value in values(optimizer.variables))
     assert all(np.all(found[-1][name] != found[-5][name]) for name in weights)
+
+
+def test_bad_batches_leave_healthy_weights_as_they_are():
+    weights = start()
+    good, bad = random_gradients(weights, 6), random_gradients(weights, 200, seed=2)
+    spoil(bad, range(200), weights)
+    optimizer, alone = Tiger(0.01), Tiger(0.01)
+    found = run(optimizer, weights, [*good[:3], *bad, *good[3:]])
+    assert all_equal(list(found[-1].values()), last(alone, weights, good))
+    assert int(optimizer.skipped_steps) == 200
+    before, after = run(Tiger(0.01, nonfinite="shrink"), weights, [*good[:1], *bad])[:: len(bad)]
+    np.testing.assert_allclose(after["kernel"], 0.134 * before["kernel"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"gradient_accumulation_steps": 2}])

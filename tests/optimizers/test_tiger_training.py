@@ -171,7 +171,13 @@ def test_the_state_of_another_model_is_not_loaded():
         ({"gradient_accumulation_steps": 0}, "int of at least 1"),
         ({"gradient_accumulation_steps": 2.0}, "int of at least 1"),
         ({"gradient_accumulation_steps": True}, "int of at least 1"),
-        ({"shrink_ratio": 1.5}, r"shrink_ratio in \[0, 1\]"),
+        ({"nonfinite": "shrink", "shrink_ratio": 1.5}, r"shrink_ratio in \[0, 1\]"),
+        ({"shrink_ratio": 0.5}, "shrink_ratio has an effect only with nonfinite='shrink'"),
+        ({"nonfinite": "propagate", "shrink_ratio": 0.5}, "shrink_ratio has an effect only"),
+        ({"nonfinite": "propagate", "nonfinite_scope": "global"}, "nonfinite_scope has an effect"),
+        ({"scale_parameter": False, "min_rms": 0.5}, "min_rms has an effect only with scale_param"),
+        ({"scale_parameter": False, "vector_lr_scale": 1.0}, "vector_lr_scale has an effect only"),
+        ({"center_one_vars": "kernel"}, "center_one_vars has an effect only with"),
         ({"min_rms": -1.0}, "min_rms of at least 0"),
         ({"min_rms": float("nan")}, "min_rms of at least 0"),
         ({"weight_decay": -0.1}, "weight_decay of at least 0"),
@@ -181,7 +187,7 @@ def test_the_state_of_another_model_is_not_loaded():
         ({"loss_scale_factor": 2.0}, "GuardedLossScale"),
         ({"rowwise": "nothing"}, "matches no variable.*rowwise='nothing'"),
         ({"vector_vars": "nothing"}, "matches no variable"),
-        ({"center_one_vars": "nothing"}, "matches no variable"),
+        ({"nonfinite": "shrink", "center_one_vars": "nothing"}, "matches no variable"),
     ],
 )
 def test_bad_arguments(arguments, message):

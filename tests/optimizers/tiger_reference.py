@@ -52,7 +52,7 @@ def ours(
     weight_decay=0.01,
     shrink_ratio=0.99,
     min_rms=1e-3,
-    nonfinite="shrink",
+    nonfinite="skip",
     nonfinite_scope="variable",
     lazy_rows=False,
 ):

@@ -233,6 +233,31 @@ def test_the_report_is_printed_and_can_be_fatal(new_recognizer, records, capsys)
         recognizer.fit([bad], epochs=1, verbose=0, on_lost="raise")
 
 
+def beyond(record):
+    """The record, its entities far behind its text."""
+    return {**record, "entities": [{**e, "end": e["end"] + 999} for e in record["entities"]]}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ impl")
+@pytest.mark.parametrize("verbose", [0, 2])
+def test_entities_that_are_lost_are_told_of_whatever_is_printed(new_recognizer, records, verbose):
+    recognizer = new_recognizer()
+    recognizer.compile(run_eagerly=keras.backend.backend() == "tensorflow")
+    arguments = {"epochs": 1, "verbose": verbose}
+    lost = [beyond(record) for record in records[:4]]
+    message = "training data: 12 of 12 entities are lost or given twice: 12 span outside the text"
+    with pytest.warns(UserWarning, match=message):
+        recognizer.fit(lost, **arguments)
+    with pytest.warns(UserWarning, match="training data: 12 of 21 entities"):
+        recognizer.fit([*lost, *records[:3]], **arguments)
+    if not verbose:  # else the report is printed
+        with pytest.warns(UserWarning, match="validation data: 12 of 12 entities"):
+            recognizer.fit(records[:4], lost, **arguments)
+    with pytest.warns(UserWarning, match="training data: 1 records without an entity"):
+        recognizer.fit([{"text": "Ada", "entities": []}], **arguments)
+    recognizer.fit([*lost, *records[:4]], **arguments)  # half of them are there: no warning
+
+
 def test_weights_that_are_not_finite_are_reported(new_recognizer, records):
     recognizer = new_recognizer()
     recognizer.compile(learning_rate=0.01)

@@ -63,6 +63,34 @@ def test_a_scale_below_1_is_told_once():
     assert sum("loss scale" in str(warning.message) for warning in warned) == 1
 
 
+def under_keras_scale(inner, scale=2.0**15):
+    return new_model(keras.optimizers.LossScaleOptimizer(inner, initial_scale=scale))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ impl")
+def test_a_scale_of_keras_without_a_floor_is_told_of():
+    monitor, model = OptimizerMonitor(max_consecutive=8), under_keras_scale(Tiger(0.1), 4.0)
+    with pytest.warns(UserWarning, match="scale") as warned:
+        model.fit(**data(12, bad=range(1, 12)), callbacks=[monitor])
+    messages = [str(warning.message) for warning in warned if "scale" in str(warning.message)]
+    assert [message.partition(":")[0] for message in messages] == [
+        "The loss scale has fallen to 0.5",
+        "The weights have not moved for 8 batches",
+    ]
+    model.optimizer.dynamic_scale.assign(0.0)
+    with pytest.warns(UserWarning, match="The loss scale is 0: nothing is learnt from here on"):
+        model.fit(**data(2), callbacks=[monitor])
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_scale_that_skips_little_is_not_told_of(steps, recwarn):
+    model = under_keras_scale(GradientAccumulation(sgd(), steps=steps), 0.5)
+    monitor = OptimizerMonitor(max_consecutive=3)
+    model.fit(**data(12, bad=[2, 3, 7, 8]), callbacks=[monitor])
+    told = [str(each.message) for each in recwarn if "scale" in str(each.message)]
+    assert [message.partition(":")[0] for message in told] == ["The loss scale has fallen to 0.25"]
+
+
 def test_training_stops_after_some_skipped_steps_in_a_row():
     record, model = Record(), new_model(NonFiniteGuard(sgd()))
     callbacks = [record, OptimizerMonitor(max_consecutive=3)]
