@@ -1,6 +1,5 @@
 """JSON files that other programs and people wrote: whether each key holds what it should."""
 
-import json
 from pathlib import Path
 
 
@@ -19,31 +18,13 @@ KINDS = {
     "an integer": _is_int,
     "a positive integer": lambda x: _is_int(x) and x > 0,
     "a positive integer or null": lambda x: x is None or (_is_int(x) and x > 0),
-    "a number": lambda x: _is_int(x) or isinstance(x, float),
-    "a list": lambda x: isinstance(x, list),
+    "a number or null": lambda x: x is None or _is_int(x) or isinstance(x, float),
     "a list of strings": lambda x: isinstance(x, list) and _are(str)(x),
     "a string or a list of strings": lambda x: isinstance(x, str) or KINDS["a list of strings"](x),
     "an object": lambda x: isinstance(x, dict),
     "an object or null": lambda x: x is None or isinstance(x, dict),
     "an object of strings": lambda x: isinstance(x, dict) and _are(str)(x.values()),
 }
-
-
-def read_json(path):
-    """The content of a JSON file.
-
-    Args:
-        path: path of the file.
-
-    Raises:
-        ValueError: naming the file, if it is missing, cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{Path(path).name} cannot be read ({error}). Received: path={str(path)!r}"
-        ) from None
 
 
 def check_fields(content, path, needed, optional=None, within="", others=True):

@@ -1,5 +1,6 @@
 """A trained task as a folder: model, tokenizer and a description of both. No pickle."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import keras
 
 from keras_ext.data import Tokenizer
 from keras_ext.files.hidden_folder import WRITTEN
-from keras_ext.files.json_fields import check_fields, read_json
+from keras_ext.files.json_fields import check_fields
 from keras_ext.files.replaced_files import COMPLETE, current_file, replaced_files
 
 FORMAT = "keras_ext bundle"
@@ -76,7 +77,7 @@ def save_bundle(folder, task, version, **description):
         (new / CONFIG).write_text(text, encoding="utf-8")
 
 
-def load_bundle(folder, task, settings=None, **description):
+def load_bundle(folder, task, settings=None, optional_settings=None, **description):
     """Reads a bundle; anew, where another process replaces it meanwhile.
 
     Args:
@@ -84,6 +85,7 @@ def load_bundle(folder, task, settings=None, **description):
         task: name of the task class that the bundle must be of.
         settings: dict from the names of the settings to what they should be, keys of
             `json_fields.KINDS`. None: any.
+        optional_settings: the same, of settings that older bundles do not have.
         **description: likewise, what else `config.json` is to hold.
 
     Returns:
@@ -99,7 +101,7 @@ def load_bundle(folder, task, settings=None, **description):
         files, fault = _files(folder), None
         paths = {name: path for name, (path, _) in files.items()}
         try:
-            config = _check(paths, task, settings, description)
+            config = _check(paths, task, (settings, optional_settings), description)
             tokenizer = Tokenizer.from_file(paths[TOKENIZER])
             model = keras.models.load_model(paths[MODEL], compile=False)
         except Exception as error:
@@ -135,10 +137,11 @@ def _check(paths, task, settings, description):
     path = paths[CONFIG]
     where = f"Received: path={str(path)!r}"
     try:
-        config = read_json(path)
-    except ValueError as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"A bundle is a folder with {MODEL}, {TOKENIZER} and {CONFIG}. {error}"
+            f"A bundle is a folder with {MODEL}, {TOKENIZER} and {CONFIG}, and its {CONFIG} cannot "
+            f"be read ({error}). {where}"
         ) from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f'The "format" in {CONFIG} is not {FORMAT!r}: it is no bundle. {where}')
@@ -153,8 +156,8 @@ def _check(paths, task, settings, description):
         raise ValueError(f"The bundle holds a {config['task']}, not a {task}. {where}")
     check_fields(config, path, description)
     check_fields(config["sha256"], path, dict.fromkeys(FILES, "a string"), within="sha256")
-    if settings is not None:
-        check_fields(config["settings"], path, settings, within="settings", others=False)
+    if settings[0] is not None:
+        check_fields(config["settings"], path, *settings, within="settings", others=False)
     if config["sha256"][CONFIG] != _config_sha256(config):
         raise ValueError(f"The bundle is damaged: {CONFIG} was changed after saving. {where}")
     for name in (MODEL, TOKENIZER):
@@ -176,10 +179,23 @@ def _can_be_replaced(folder):
     if left or not names:
         return True
     try:
-        config = read_json(folder / CONFIG)
-    except ValueError:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+@contextlib.contextmanager
+def values_of(folder):
+    """A context in which values of a bundle are used; an error about one names the file.
+
+    Args:
+        folder: path of the bundle.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"In {CONFIG} of the bundle {str(folder)!r}: {error}") from None
 
 
 def _config_sha256(config):
