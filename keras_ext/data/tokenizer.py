@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from keras_ext.data.offsets import Encoding, fit_offsets
+from keras_ext.files.replaced_files import replaced_file
 
 _SPECIALS = {
     "pad": ("[PAD]", "<pad>"),
@@ -156,9 +157,13 @@ class Tokenizer:
         """Write the tokenizer as a `tokenizer.json`.
 
         Args:
-            path: The file; an existing one is replaced.
+            path: The file; an existing one is replaced, once the new one is whole. Folders are made.
+
+        Raises:
+            OSError: If it cannot be written; an existing file is then as it was.
         """
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        with replaced_file(path) as new:
+            new.write_text(self.to_json(), encoding="utf-8")
 
     @property
     def vocabulary_size(self):

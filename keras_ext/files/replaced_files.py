@@ -70,7 +70,7 @@ def replaced_files(folder, names):
     same folder removes; what a living one writes, nobody.
 
     Args:
-        folder: absolute path without links.
+        folder: path; links are followed.
         names: the files' names. The last one leaves first and comes last: other programs, which do
             not know of `COMPLETE`, must need it.
 
@@ -80,6 +80,7 @@ def replaced_files(folder, names):
     Raises:
         OSError: naming the folder, or the one file, if something cannot be written or moved.
     """
+    folder = Path(os.path.realpath(folder))
     where = folder if len(names) > 1 else folder / names[0]
     try:
         place = next(path for path in (folder, *folder.parents) if path.is_dir())
@@ -99,7 +100,7 @@ def replaced_files(folder, names):
                 _put(new, folder, names)
     except OSError as error:
         message = f"Cannot be written: {error.strerror or error}"
-        raise OSError(error.errno, message, str(where)) from error
+        raise OSError(error.errno or errno.EIO, message, str(where)) from error
 
 
 def current_file(folder, name):
