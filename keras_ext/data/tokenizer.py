@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from keras_ext.data.offsets import Encoding, fit_offsets
+from keras_ext.data.tokenizer_file import check_unknown_token, fault_of
 from keras_ext.files.replaced_files import replaced_file
 
 _SPECIALS = {
@@ -33,7 +34,8 @@ class Tokenizer:
             token: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` or `<pad>`, `<unk>`, `<s>`, `</s>`.
 
     Raises:
-        ValueError: If one of these tokens is missing.
+        ValueError: If one of these tokens is missing, or the one for unknown words is not in the
+            vocabulary.
 
     Example:
 
@@ -59,6 +61,7 @@ class Tokenizer:
                     f"vocabulary. Received: a vocabulary of {len(vocabulary)} tokens"
                 )
             self._special[role] = found[0]
+        check_unknown_token(self._backend)
 
     @classmethod
     def from_vocab(cls, path, lowercase=True):
@@ -146,7 +149,8 @@ class Tokenizer:
         try:
             backend = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises nothing more specific
-            raise ValueError(f"not a tokenizer: {error}. Received: {text!r:.80}") from None
+            fault = fault_of(text, error)
+            raise ValueError(f"not a tokenizer: {fault}. Received: {text!r:.80}") from None
         return cls(backend)
 
     def to_json(self):

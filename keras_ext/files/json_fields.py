@@ -16,14 +16,20 @@ KINDS = {
     "a string or null": lambda x: x is None or isinstance(x, str),
     "true or false": lambda x: isinstance(x, bool),
     "an integer": _is_int,
+    "true, false or null": lambda x: x is None or isinstance(x, bool),
+    "an integer or null": lambda x: x is None or _is_int(x),
     "a positive integer": lambda x: _is_int(x) and x > 0,
     "a positive integer or null": lambda x: x is None or (_is_int(x) and x > 0),
+    "a positive number or null": lambda x: KINDS["a number or null"](x) and (x is None or x > 0),
     "a number or null": lambda x: x is None or _is_int(x) or isinstance(x, float),
+    "a list of lists": lambda x: isinstance(x, list) and _are(list)(x),
+    "a list of strings or of lists": lambda x: isinstance(x, list) and _are(str | list)(x),
     "a list of strings": lambda x: isinstance(x, list) and _are(str)(x),
     "a string or a list of strings": lambda x: isinstance(x, str) or KINDS["a list of strings"](x),
     "an object": lambda x: isinstance(x, dict),
     "an object or null": lambda x: x is None or isinstance(x, dict),
     "an object of strings": lambda x: isinstance(x, dict) and _are(str)(x.values()),
+    "an object of integers": lambda x: isinstance(x, dict) and all(map(_is_int, x.values())),
 }
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import keras
 
 from keras_ext.data import Tokenizer
+from keras_ext.files.json_fields import check_fields
+from keras_ext.files.replaced_files import current_file
 from keras_ext.models import RoFormerEncoder, encoder_from_huggingface
 from keras_ext.models.safetensors_file import read_safetensors
 from keras_ext.tasks.sentence_encoder import SentenceEncoder
@@ -26,6 +28,31 @@ ROTARY_LENGTH = 1536  # Hugging Face's for a RoFormer, where the config has no o
 # where the folder does not say.
 BY_WORDS = (None, "RoFormerTokenizer", "RoFormerTokenizerFast")
 CHINESE_WORD = re.compile("[\u3400-\u9fff]{2,}")
+# What keys should be that are read here, as `json_fields.KINDS` has it. None of them may be needed.
+MODULE = {"type": "a string", "path": "a string"}
+MODULE_OPTIONAL = {"idx": "an integer", "name": "a string"}
+WHOLE = {
+    "similarity_fn_name": "a string or null",
+    "default_prompt_name": "a string or null",
+    "prompts": "an object of strings",
+}
+CUT = {"max_seq_length": "a positive integer or null", "do_lower_case": "true, false or null"}
+POSITIONS = {"max_position_embeddings": "a positive integer"}
+TOKENS = {
+    "model_max_length": "a positive number or null",  # "no limit" is written as 1e30
+    "do_lower_case": "true or false",
+    "tokenizer_class": "a string or null",
+}
+POOL = {
+    "pooling_mode": "a string or a list of strings",
+    **dict.fromkeys((*POOLINGS.values(), *UNKNOWN), "true or false"),
+}
+PROJECTION = {
+    "in_features": "a positive integer",
+    "out_features": "a positive integer",
+    "bias": "true or false",
+    "activation_function": "a string or null",
+}
 ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", None: "linear"}
 
 
@@ -67,7 +94,7 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
             f"in this order. Received: {kinds} in {str(folder)!r}"
         )
     base = folder / modules[0][1]
-    config = _read(folder / "config_sentence_transformers.json", {})
+    config = _read(folder / "config_sentence_transformers.json", {}, optional=WHOLE)
     similarity, prompt = config.get("similarity_fn_name"), config.get("default_prompt_name")
     if similarity not in SIMILARITIES or prompt is not None:
         raise ValueError(
@@ -76,7 +103,7 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
             f"in {str(folder)!r}"
         )
     encoder = encoder_from_huggingface(base, dtype=dtype)
-    settings = _read(base / "sentence_bert_config.json", {})
+    settings = _read(base / "sentence_bert_config.json", {}, optional=CUT)
     normalize = kinds[-1] == "Normalize"
     sentences = SentenceEncoder(
         encoder,
@@ -93,22 +120,31 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
 
 
 def _modules(folder):
-    modules = _read(folder / "modules.json")
+    path = folder / "modules.json"
+    modules = _read_json(path)
     if not isinstance(modules, list) or len(modules) < 2:
         raise ValueError(
             f"A folder of sentence-transformers lists its modules in modules.json, a Transformer "
             f"and a Pooling at least. Received: {modules!r:.80} in {str(folder)!r}"
         )
+    for number, module in enumerate(modules):
+        check_fields(module, path, MODULE, MODULE_OPTIONAL, within=f"[{number}]")
     return modules
 
 
-def _read(path, default=None):
-    """The content of a JSON file, or `default` where there is none."""
+def _read(path, default=None, needed=(), optional=()):
+    """The object in a JSON file, or `default` where there is none; its keys are checked."""
     if default is not None and not path.is_file():
         return default
+    content = _read_json(path)
+    check_fields(content, path, dict(needed), dict(optional))
+    return content
+
+
+def _read_json(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} cannot be read ({error}). Received: {str(path)!r}") from None
 
 
@@ -116,9 +152,10 @@ def _longest(folder, settings, encoder):
     """The number of tokens at which texts are cut."""
     positions = getattr(encoder, "max_sequence_length", None)
     if positions is None:  # rotary ones have no end, but the folder's have
-        positions = _read(folder / "config.json").get("max_position_embeddings", ROTARY_LENGTH)
+        config = _read(current_file(folder, "config.json"), optional=POSITIONS)
+        positions = config.get("max_position_embeddings", ROTARY_LENGTH)
     # Old folders have it beside the model, new ones in the settings of the tokenizer.
-    tokens = _read(folder / "tokenizer_config.json", {}).get("model_max_length")
+    tokens = _read(folder / "tokenizer_config.json", {}, optional=TOKENS).get("model_max_length")
     return int(min(settings.get("max_seq_length") or tokens or positions, positions))
 
 
@@ -128,7 +165,7 @@ def _tokenizer(folder, settings, encoder):
             "A text that is lowered before a tokenizer which keeps the case is not known here. "
             f"Received: do_lower_case=True in {str(folder)!r}"
         )
-    settings = _read(folder / "tokenizer_config.json", {})
+    settings = _read(folder / "tokenizer_config.json", {}, optional=TOKENS)
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     elif (folder / "vocab.txt").is_file():
@@ -155,7 +192,7 @@ def _tokenizer(folder, settings, encoder):
 
 
 def _pooling(folder):
-    config = _read(folder / "config.json")
+    config = _read(folder / "config.json", optional=POOL)
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [name for name, flag in POOLINGS.items() if config.get(flag)]
@@ -171,7 +208,8 @@ def _pooling(folder):
 
 def _dense(folder):
     """A projection with its weights, computed in float32."""
-    config = _read(folder / "config.json")
+    path = folder / "config.json"
+    config = _read(path, optional=PROJECTION)
     activation = config.get("activation_function", "Tanh")
     name = activation and activation.rpartition(".")[2]
     if name not in ACTIVATIONS:
@@ -180,7 +218,20 @@ def _dense(folder):
             f"Received: {activation!r} in {str(folder)!r}"
         )
     weights = read_safetensors(folder)
+    if "linear.weight" not in weights:
+        raise ValueError(
+            "A Dense of sentence-transformers has the tensors linear.weight and linear.bias. "
+            f"Received: {sorted(weights)} in {str(folder)!r}"
+        )
     kernel, bias = weights["linear.weight"].T, weights.get("linear.bias")
+    found = {"in_features": kernel.shape[0], "out_features": kernel.shape[-1]}
+    found["bias"] = bias is not None
+    for key, value in found.items():
+        if config.get(key, value) != value:
+            raise ValueError(
+                f'In {path.name}, "{key}" should be {value!r}, as the tensors say. '
+                f"Received: {key}={config[key]!r}, path={str(path)!r}"
+            )
     dense = keras.layers.Dense(
         kernel.shape[1],
         activation=ACTIVATIONS[name],
