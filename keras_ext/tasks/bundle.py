@@ -153,7 +153,10 @@ def _check(paths, task, settings, description):
         )
     check_fields(config, path, FIELDS, {"versions": "an object of strings"})
     if config["task"] != task:
-        raise ValueError(f"The bundle holds a {config['task']}, not a {task}. {where}")
+        raise ValueError(
+            f"The bundle holds a {config['task']}, not a {task}. "
+            f"Received: task={config['task']!r} in {str(path)!r}"
+        )
     check_fields(config, path, description)
     check_fields(config["sha256"], path, dict.fromkeys(FILES, "a string"), within="sha256")
     if settings[0] is not None:

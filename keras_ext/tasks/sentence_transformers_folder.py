@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_ext.data import Tokenizer
 from keras_ext.files.json_fields import check_fields
@@ -28,7 +29,7 @@ ROTARY_LENGTH = 1536  # Hugging Face's for a RoFormer, where the config has no o
 # where the folder does not say.
 BY_WORDS = (None, "RoFormerTokenizer", "RoFormerTokenizerFast")
 CHINESE_WORD = re.compile("[\u3400-\u9fff]{2,}")
-# What keys should be that are read here, as `json_fields.KINDS` has it. None of them may be needed.
+# What keys of each file should be, where it has them: `json_fields.KINDS`.
 MODULE = {"type": "a string", "path": "a string"}
 MODULE_OPTIONAL = {"idx": "an integer", "name": "a string"}
 WHOLE = {
@@ -91,31 +92,36 @@ def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
     if kinds[:2] != ["Transformer", "Pooling"] or set(projected) - {"Dense"}:
         raise ValueError(
             "The modules known here are Transformer, Pooling, any number of Dense, and Normalize, "
-            f"in this order. Received: {kinds} in {str(folder)!r}"
+            f"in this order. Received: type={kinds} in {str(folder / 'modules.json')!r}"
         )
     base = folder / modules[0][1]
-    config = _read(folder / "config_sentence_transformers.json", {}, optional=WHOLE)
+    config = _read(folder / "config_sentence_transformers.json", WHOLE, {})
     similarity, prompt = config.get("similarity_fn_name"), config.get("default_prompt_name")
     if similarity not in SIMILARITIES or prompt is not None:
         raise ValueError(
             f"Known here are the similarities {sorted(filter(None, SIMILARITIES))}, and no default "
             f"prompt. Received: similarity_fn_name={similarity!r}, default_prompt_name={prompt!r} "
-            f"in {str(folder)!r}"
+            f"in {str(folder / 'config_sentence_transformers.json')!r}"
         )
+    cut = _read(base / "sentence_bert_config.json", CUT, {})
+    tokens = _read(base / "tokenizer_config.json", TOKENS, {})
+    pooling = _pooling(folder / modules[1][1])
+    projections = [
+        (folder / path, _projection(folder / path)) for kind, path in modules[2:] if kind == "Dense"
+    ]
+    # All small files are read: what is slow comes after the errors.
     encoder = encoder_from_huggingface(base, dtype=dtype)
-    settings = _read(base / "sentence_bert_config.json", {}, optional=CUT)
     normalize = kinds[-1] == "Normalize"
     sentences = SentenceEncoder(
         encoder,
-        _tokenizer(base, settings, encoder),
-        pooling=_pooling(folder / modules[1][1]),
+        _tokenizer(base, cut, tokens, encoder),
+        pooling=pooling,
         normalize=normalize,
         score=SIMILARITIES[similarity],
-        max_length=_longest(base, settings, encoder) if max_length is None else max_length,
+        max_length=_longest(base, cut, tokens, encoder) if max_length is None else max_length,
     )
-    for kind, path in modules:
-        if kind == "Dense":
-            sentences.model = project(sentences.model, _dense(folder / path), normalize)
+    for path, config in projections:
+        sentences.model = project(sentences.model, _dense(path, config), normalize)
     return sentences
 
 
@@ -132,12 +138,12 @@ def _modules(folder):
     return modules
 
 
-def _read(path, default=None, needed=(), optional=()):
-    """The object in a JSON file, or `default` where there is none; its keys are checked."""
+def _read(path, fields, default=None):
+    """The object in a JSON file, or `default` where there is none; the fields it has are checked."""
     if default is not None and not path.is_file():
         return default
     content = _read_json(path)
-    check_fields(content, path, dict(needed), dict(optional))
+    check_fields(content, path, {}, fields)
     return content
 
 
@@ -148,35 +154,34 @@ def _read_json(path):
         raise ValueError(f"{path.name} cannot be read ({error}). Received: {str(path)!r}") from None
 
 
-def _longest(folder, settings, encoder):
+def _longest(folder, cut, tokens, encoder):
     """The number of tokens at which texts are cut."""
     positions = getattr(encoder, "max_sequence_length", None)
     if positions is None:  # rotary ones have no end, but the folder's have
-        config = _read(current_file(folder, "config.json"), optional=POSITIONS)
+        config = _read(current_file(folder, "config.json"), POSITIONS)
         positions = config.get("max_position_embeddings", ROTARY_LENGTH)
     # Old folders have it beside the model, new ones in the settings of the tokenizer.
-    tokens = _read(folder / "tokenizer_config.json", {}, optional=TOKENS).get("model_max_length")
-    return int(min(settings.get("max_seq_length") or tokens or positions, positions))
+    limit = cut.get("max_seq_length") or tokens.get("model_max_length") or positions
+    return int(min(limit, positions))
 
 
-def _tokenizer(folder, settings, encoder):
-    if settings.get("do_lower_case", False):
+def _tokenizer(folder, cut, tokens, encoder):
+    if cut.get("do_lower_case"):
         raise ValueError(
             "A text that is lowered before a tokenizer which keeps the case is not known here. "
             f"Received: do_lower_case=True in {str(folder)!r}"
         )
-    settings = _read(folder / "tokenizer_config.json", {}, optional=TOKENS)
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     elif (folder / "vocab.txt").is_file():
-        lowercase = settings.get("do_lower_case", True)
+        lowercase = tokens.get("do_lower_case", True)
         tokenizer = Tokenizer.from_vocab(folder / "vocab.txt", lowercase)
     else:
         raise ValueError(
             "Expected the tokenizer as tokenizer.json or vocab.txt; a fast tokenizer of Hugging Face "
             f"writes the former. Received: neither of them in {str(folder)!r}"
         )
-    by_words = isinstance(encoder, RoFormerEncoder) and settings.get("tokenizer_class") in BY_WORDS
+    by_words = isinstance(encoder, RoFormerEncoder) and tokens.get("tokenizer_class") in BY_WORDS
     model = json.loads(tokenizer.to_json())["model"]
     if (
         by_words
@@ -186,13 +191,13 @@ def _tokenizer(folder, settings, encoder):
         raise ValueError(
             "A tokenizer that splits Chinese into words (by jieba) before it looks them up is not "
             "known here: it would give other tokens. "
-            f"Received: tokenizer_class={settings.get('tokenizer_class')!r} in {str(folder)!r}"
+            f"Received: tokenizer_class={tokens.get('tokenizer_class')!r} in {str(folder)!r}"
         )
     return tokenizer
 
 
 def _pooling(folder):
-    config = _read(folder / "config.json", optional=POOL)
+    config = _read(folder / "config.json", POOL)
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [name for name, flag in POOLINGS.items() if config.get(flag)]
@@ -200,28 +205,33 @@ def _pooling(folder):
     modes = [NAMES.get(mode, mode) for mode in ([modes] if isinstance(modes, str) else modes)]
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise ValueError(
-            f"The poolings known here are {sorted(POOLINGS)}, one of them. Received: {modes} in "
-            f"{str(folder)!r}"
+            f"The poolings known here are {sorted(POOLINGS)}, one of them. "
+            f"Received: pooling_mode={modes} in {str(folder / 'config.json')!r}"
         )
     return modes[0]
 
 
-def _dense(folder):
-    """A projection with its weights, computed in float32."""
+def _projection(folder):
+    """What the file of a projection says, with a known activation."""
     path = folder / "config.json"
-    config = _read(path, optional=PROJECTION)
+    config = _read(path, PROJECTION)
     activation = config.get("activation_function", "Tanh")
     name = activation and activation.rpartition(".")[2]
     if name not in ACTIVATIONS:
         raise ValueError(
             f"The activations known here are {sorted(filter(None, ACTIVATIONS))}. "
-            f"Received: {activation!r} in {str(folder)!r}"
+            f"Received: activation_function={activation!r} in {str(path)!r}"
         )
+    return {**config, "activation": ACTIVATIONS[name]}
+
+
+def _dense(folder, config):
+    """A projection with its weights, computed in float32."""
     weights = read_safetensors(folder)
-    if "linear.weight" not in weights:
+    if np.ndim(weights.get("linear.weight")) != 2:
         raise ValueError(
-            "A Dense of sentence-transformers has the tensors linear.weight and linear.bias. "
-            f"Received: {sorted(weights)} in {str(folder)!r}"
+            "A Dense of sentence-transformers has a matrix linear.weight, and maybe linear.bias. "
+            f"Received: { ({name: x.shape for name, x in weights.items()}) } in {str(folder)!r}"
         )
     kernel, bias = weights["linear.weight"].T, weights.get("linear.bias")
     found = {"in_features": kernel.shape[0], "out_features": kernel.shape[-1]}
@@ -229,12 +239,12 @@ def _dense(folder):
     for key, value in found.items():
         if config.get(key, value) != value:
             raise ValueError(
-                f'In {path.name}, "{key}" should be {value!r}, as the tensors say. '
-                f"Received: {key}={config[key]!r}, path={str(path)!r}"
+                f'In config.json, "{key}" should be {value!r}, as the tensors say. '
+                f"Received: {key}={config[key]!r} in {str(folder)!r}"
             )
     dense = keras.layers.Dense(
         kernel.shape[1],
-        activation=ACTIVATIONS[name],
+        activation=config["activation"],
         use_bias=bias is not None,
         dtype="float32",
         name=folder.name,
