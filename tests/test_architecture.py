@@ -15,17 +15,18 @@ PARTS = {"ops", "activations", "initializers"}
 
 # Part of the package -> the other parts and the third parties that it may import.
 ARROWS = {
+    "files": (set(), set()),
     "ops": (set(), TENSORS),
     "activations": ({"ops"}, TENSORS),
     "initializers": ({"ops"}, TENSORS),
     "layers": (PARTS, TENSORS),
-    "models": (PARTS | {"layers", "data"}, TENSORS | {"h5py", "ml_dtypes", "safetensors"}),
+    "models": (PARTS | {"layers", "files"}, TENSORS | {"h5py", "ml_dtypes", "safetensors"}),
     "losses": ({"ops"}, TENSORS),
     "metrics": ({"ops"}, TENSORS | {"scipy"}),
     "optimizers": ({"ops"}, TENSORS),
     "training": ({"ops"}, TENSORS),
     "diffusion": ({"ops"}, TENSORS),
-    "data": (set(), {"numpy", "tokenizers"}),
+    "data": ({"files"}, {"numpy", "tokenizers"}),
     "tasks": (None, TENSORS | {"tokenizers", "faiss"}),
 }
 # What nothing but TensorFlow can do: its checkpoints, replicas, sparse gradients, and the gradient of

@@ -4,9 +4,9 @@ import collections
 import re
 from pathlib import Path
 
-from keras_ext.data.files import lines_of, read_text
 from keras_ext.data.left_out import warn_left_out
 from keras_ext.data.records import check_records
+from keras_ext.files.text_file import lines_of, read_text
 
 _LINE = re.compile(r"([TREAMN])\d+\t|\*\t")
 _SPAN = re.compile(r"(\S+) (\d+) (\d+)((?:;\d+ \d+)*)")

@@ -5,8 +5,8 @@ import unicodedata
 import warnings
 
 from keras_ext.data.conll_lines import is_tag, sentences_of, tag_columns_of
-from keras_ext.data.files import lines_of, read_text
 from keras_ext.data.records import check_records
+from keras_ext.files.text_file import lines_of, read_text
 
 # B starts, M continues, E ends, S stands alone; BIOES and BILOU say the same in other letters.
 _LETTERS = {

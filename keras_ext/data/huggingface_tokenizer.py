@@ -6,7 +6,8 @@ import re
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from keras_ext.data.files import load_json, model_folder, read_object, read_text
+from keras_ext.data.tokenizer_file import fault_of
+from keras_ext.files.text_file import load_json, model_folder, read_object, read_text
 
 ROLES = {"pad": "pad_token", "unknown": "unk_token", "start": "cls_token", "end": "sep_token"}
 USUAL = {"pad": "[PAD]", "unknown": "[UNK]", "start": "[CLS]", "end": "[SEP]"}
@@ -101,17 +102,18 @@ def backend_of_json(text, source):
     Raises:
         ValueError: If the text is no tokenizer, or an added token has another id than it says.
     """
+    content = load_json(text, f"{source}: not a tokenizer")
     try:
-        content = load_json(text, "the text")
         backend = tokenizers.Tokenizer.from_str(text)
-        for added in content.get("added_tokens") or ():
-            if backend.token_to_id(added["content"]) != added["id"]:
-                raise ValueError(
-                    f"the added token {added['content']!r:.80} cannot have the id {added['id']}: "
-                    "ids follow those of the vocabulary"
-                )
     except Exception as error:  # the library raises nothing more specific
-        raise ValueError(f"{source}: not a tokenizer: {error}. Received: {text!r:.80}") from None
+        fault = fault_of(content, error)
+        raise ValueError(f"{source}: not a tokenizer: {fault}. Received: {text!r:.80}") from None
+    for added in content.get("added_tokens") or ():
+        if backend.token_to_id(added["content"]) != added["id"]:
+            raise ValueError(
+                f"{source}: the added token {added['content']!r:.80} cannot have the id "
+                f"{added['id']}: ids follow those of the vocabulary"
+            )
     return backend
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from keras_ext.data.annotation_rows import cluener_entities, cmeee_entity, to_record
 from keras_ext.data.convert_offsets import convert_offsets
-from keras_ext.data.files import lines_of, load_json, read_text
 from keras_ext.data.left_out import warn_left_out
 from keras_ext.data.records import check_records, record_name
+from keras_ext.files.replaced_files import replaced_file
+from keras_ext.files.text_file import lines_of, load_json, read_text
 
 # Two surrogates in a row would be read back as one character and shift every later offset.
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -75,10 +76,11 @@ def write_jsonl(records, path):
 
     Args:
         records: Iterable of records.
-        path: The file; an existing one is replaced.
+        path: The file; an existing one is replaced, once the new one is whole. Folders are made.
 
     Raises:
         ValueError: If a record is malformed or cannot be written without changing its text.
+        OSError: If the file cannot be written; an existing one is then as it was.
 
     Example:
 
@@ -97,7 +99,8 @@ def write_jsonl(records, path):
             )
         lines.append(line + "\n")
     # A lone surrogate becomes \udxxx, which is its JSON escape.
-    Path(path).write_bytes("".join(lines).encode("utf-8", errors="backslashreplace"))
+    with replaced_file(path) as new:
+        new.write_bytes("".join(lines).encode("utf-8", errors="backslashreplace"))
 
 
 def read_cluener(path, encoding="utf-8"):

@@ -4,11 +4,11 @@ import csv
 import io
 from pathlib import Path
 
-from keras_ext.data.files import lines_of, read_text
 from keras_ext.data.json_records import read_json
 from keras_ext.data.left_out import warn_left_out
 from keras_ext.data.pair_rows import rows_of_cells, rows_of_json
 from keras_ext.data.pair_scores import number, scores_of
+from keras_ext.files.text_file import lines_of, read_text
 
 _TABS = (".tsv", ".txt", ".data")
 

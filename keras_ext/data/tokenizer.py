@@ -2,7 +2,6 @@
 
 import collections
 import re
-from pathlib import Path
 
 import numpy as np
 import tokenizers
@@ -16,6 +15,8 @@ from keras_ext.data.huggingface_tokenizer import (
     vocabulary_of_text,
 )
 from keras_ext.data.offsets import Encoding, fit_offsets
+from keras_ext.data.tokenizer_file import check_unknown_token
+from keras_ext.files.replaced_files import replaced_file
 
 _SPECIALS = {
     "pad": ("[PAD]", "<pad>"),
@@ -41,7 +42,8 @@ class Tokenizer:
             `[CLS]`, `[SEP]` or `<pad>`, `<unk>`, `<s>`, `</s>`.
 
     Raises:
-        ValueError: If one of these tokens is missing.
+        ValueError: If one of these tokens is missing, or the one for unknown words is not in the
+            vocabulary.
 
     Example:
 
@@ -196,6 +198,7 @@ class Tokenizer:
     def to_json(self):
         """The tokenizer as the text of a `tokenizer.json`."""
         text = self._backend.to_str()
+        check_unknown_token(self._backend)
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         usual = next((vocabulary[name] for name in _SPECIALS["pad"] if name in vocabulary), None)
         if self.pad_id == usual:
@@ -209,9 +212,13 @@ class Tokenizer:
         """Write the tokenizer as a `tokenizer.json`.
 
         Args:
-            path: The file; an existing one is replaced.
+            path: The file; an existing one is replaced, once the new one is whole. Folders are made.
+
+        Raises:
+            OSError: If it cannot be written; an existing file is then as it was.
         """
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        with replaced_file(path) as new:
+            new.write_text(self.to_json(), encoding="utf-8")
 
     @property
     def vocabulary_size(self):

@@ -1,12 +1,11 @@
 """Whole models of bert4keras, as Keras 3 saves and loads them."""
 
 import os
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
+from keras_ext.files.replaced_files import replaced_file
 from keras_ext.models.bert4keras import fill_layers
 from keras_ext.models.bert4keras_order import layers_with_weights
 from keras_ext.models.config_values import check_claims
@@ -86,12 +85,8 @@ def convert(source, target, name=None):
     model, paths = _model(graph, name or graph.name)
     inner = {path[-1] for path in paths if len(path) > 1} & {*layers_with_weights(model)}
     fill_layers(model, file.layers, mapping={layer: layer for layer in inner})
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        part = Path(folder) / "part.keras"
-        model.save(part)
-        os.replace(part, target)
+    with replaced_file(target) as new:
+        model.save(new)
     dropped = [key for key, value in file.training.items() if value]
     names = (*graph.inputs, *(path[-1] for path in paths))
     return ConversionReport(names, (*dropped, *_lost(graph)))

@@ -3,7 +3,7 @@
 import warnings
 from fnmatch import fnmatchcase
 
-from keras_ext.data.files import read_object
+from keras_ext.files.text_file import read_object
 from keras_ext.models.bert4keras_config import encoder_arguments, encoder_class
 from keras_ext.models.config_sizes import check_sizes
 from keras_ext.models.google import load_google_weights

@@ -99,6 +99,7 @@ def save_google_weights(encoder, path):
         path: prefix of the two files, `path`.index and `path`.data-00000-of-00001.
 
     Raises:
+        OSError: if a file cannot be written; both are then as they were.
         ValueError: if a weight has no name in such files; if the path is a folder, or TensorFlow
             takes it for a pattern; if TensorFlow is not installed.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from keras_ext.data.file_kind import HDF5, ZIP, file_kind, wrong_kind
+from keras_ext.files.file_kind import HDF5, ZIP, file_kind, wrong_kind
 
 ADVICE = {
     ZIP: "If it is a .keras file of tf.keras, load it there and save it with "

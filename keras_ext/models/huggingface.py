@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from keras_ext.data.files import model_folder, read_object
+from keras_ext.files.replaced_files import current_file, replaced_files
+from keras_ext.files.text_file import model_folder, read_object
 from keras_ext.models.bert import BertEncoder
 from keras_ext.models.checkpoint import assign_weights, check_patterns, collect_weights
 from keras_ext.models.config_sizes import check_sizes
@@ -19,6 +21,7 @@ from keras_ext.models.huggingface_config import (
 from keras_ext.models.name_lookup import CONSTANTS, absent_names, names_in
 from keras_ext.models.safetensors_file import read_safetensors
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # Constants of the encoder, and the heads of an ELECTRA's generator.
 NOT_OURS = ("embeddings.position_ids", "encoder.embed_positions.weight")
 GENERATOR = ("generator_predictions.*", "generator_lm_head.*")
@@ -68,7 +71,7 @@ def load_huggingface_weights(
     report = load_huggingface_weights(encoder, "all-MiniLM-L6-v2")
     ```
     """
-    values = read_safetensors(path)
+    values = read_safetensors(_weights_in(path))
     return _fill(encoder, values, prefix, layout, allow_missing, allow_unused)
 
 
@@ -109,12 +112,12 @@ def encoder_from_huggingface(
     ```
     """
     folder = model_folder(folder)
-    if (folder / "config.json").exists():
-        config = read_object(folder / "config.json")
-        values = read_safetensors(folder)
+    if current_file(folder, CONFIG).exists():
+        config = read_object(current_file(folder, CONFIG))
+        values = read_safetensors(_weights_in(folder))
         kind, arguments = encoder_arguments(config, _kind_by_names(values))
     else:
-        values = read_safetensors(folder)
+        values = read_safetensors(_weights_in(folder))
         kind, arguments = BertEncoder, sizes_of_tensors(values)
         if "num_heads" not in overrides:
             raise ValueError(
@@ -140,10 +143,12 @@ def save_huggingface(encoder, folder):
 
     Args:
         encoder: `BertEncoder`, `AlbertEncoder`, `ElectraEncoder` or `RoFormerEncoder`.
-        folder: where to write; made if need be.
+        folder: where to write; made if need be. The two files are replaced together, when both are
+            whole; others stay.
 
     Raises:
         ValueError: if Hugging Face's models cannot compute what the encoder does.
+        OSError: if a file cannot be written; both are then as they were.
 
     Example:
 
@@ -151,15 +156,23 @@ def save_huggingface(encoder, folder):
     save_huggingface(encoder, "mine")
     ```
     """
-    folder = Path(folder)
     config = huggingface_config(encoder)
     values = collect_weights(encoder, names_in(encoder, "huggingface"))
     base = f"{config['model_type']}."
     if all(name.startswith(base) for name in values):
         values = {name.removeprefix(base): value for name, value in values.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(values, folder / "model.safetensors", metadata={"format": "pt"})
+    with replaced_files(folder, (WEIGHTS, CONFIG)) as new:
+        try:
+            save_file(values, new / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _weights_in(path):
+    """The path to read weights from: of a folder in which a save was cut short, the new file."""
+    found = current_file(Path(path), WEIGHTS)
+    return found if found.parent != Path(path) else path
 
 
 def _kind_by_names(values):

@@ -6,8 +6,8 @@ from pathlib import Path
 import h5py
 import keras
 
-from keras_ext.data.file_kind import ZIP, file_kind, wrong_kind
-from keras_ext.data.files import load_json
+from keras_ext.files.file_kind import ZIP, file_kind, wrong_kind
+from keras_ext.files.text_file import load_json
 from keras_ext.models.checkpoint import value_faults
 from keras_ext.models.config_values import check_claims
 from keras_ext.models.hdf5_file import walk

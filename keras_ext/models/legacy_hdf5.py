@@ -1,15 +1,14 @@
 """The HDF5 layout of Keras 2: a group for each layer, which lists its weights in order."""
 
-import os
+import io
 import re
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from keras_ext.data.files import load_json
+from keras_ext.files.replaced_files import replaced_file
+from keras_ext.files.text_file import load_json
 from keras_ext.models.hdf5_file import check_datasets, find_item, listed_names, open_hdf5
 
 # A list longer than this, in bytes, is split into name0, name1, ...: an HDF5 header ends at 64 KB.
@@ -54,7 +53,7 @@ def read_legacy_hdf5(path):
 
     Example:
 
-    >>> import tempfile
+    >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "head.h5")
     >>> write_legacy_hdf5(path, {"head": {"bias": np.ones(2)}})
     >>> read_legacy_hdf5(path).layers
@@ -138,35 +137,37 @@ def write_legacy_hdf5(path, layers):
     """Writes an HDF5 file of weights as Keras 2 does, which `model.load_weights` reads there.
 
     Args:
-        path: the file; replaced if it exists, once all is written. Folders are made.
+        path: the file; replaced if it exists, once the new one is whole. Folders are made.
         layers: dict from names of layers to dicts from names of weights (without the layer's) to
             arrays, both in the order of the file. The arrays become float32.
 
+    Raises:
+        OSError: if it cannot be written; a file that was there is as it was.
+
     Example:
 
+    >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "head.h5")
     >>> write_legacy_hdf5(path, {"head": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}})
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / "part.h5"
-        with h5py.File(part, "w") as file:
-            file.attrs["backend"] = b"tensorflow"
-            file.attrs["keras_version"] = VERSION.encode()
-            _set_attribute(file, "layer_names", layers)
-            datasets = []
-            for layer, weights in layers.items():
-                group = file.create_group(layer)
-                names = [f"{layer}/{name}:0" for name in weights]
-                _set_attribute(group, "weight_names", names)
-                for name, value in zip(names, weights.values(), strict=True):
-                    value = np.asarray(value, "float32")
-                    datasets.append((group.create_dataset(name, value.shape, "float32"), value))
-            # The values come behind all names, so that a file that is cut off still has those.
-            for dataset, value in datasets:
-                dataset[...] = value
-        os.replace(part, path)
+    content = io.BytesIO()  # on a full disk HDF5 fails to close its file, and crashes at exit
+    with h5py.File(content, "w") as file:
+        file.attrs["backend"] = b"tensorflow"
+        file.attrs["keras_version"] = VERSION.encode()
+        _set_attribute(file, "layer_names", layers)
+        datasets = []
+        for layer, weights in layers.items():
+            group = file.create_group(layer)
+            names = [f"{layer}/{name}:0" for name in weights]
+            _set_attribute(group, "weight_names", names)
+            for name, value in zip(names, weights.values(), strict=True):
+                value = np.asarray(value, "float32")
+                datasets.append((group.create_dataset(name, value.shape, "float32"), value))
+        # The values come behind all names, so that a file that is cut off still has those.
+        for dataset, value in datasets:
+            dataset[...] = value
+    with replaced_file(path) as new:
+        new.write_bytes(content.getbuffer())
 
 
 def _set_attribute(group, name, values):

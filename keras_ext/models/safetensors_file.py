@@ -6,8 +6,8 @@ from pathlib import Path
 import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy
 from safetensors import SafetensorError, safe_open
 
-from keras_ext.data.file_kind import SAFETENSORS, file_kind, wrong_kind
-from keras_ext.data.files import load_json, path_inside, read_object
+from keras_ext.files.file_kind import SAFETENSORS, file_kind, wrong_kind
+from keras_ext.files.text_file import load_json, path_inside, read_object
 
 BITS = {
     "BOOL": 8,

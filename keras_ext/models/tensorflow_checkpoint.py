@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_ext.data.file_kind import CHECKPOINT_INDEX, UNKNOWN, file_kind, wrong_kind
+from keras_ext.files.file_kind import CHECKPOINT_INDEX, UNKNOWN, file_kind, wrong_kind
+from keras_ext.files.replaced_files import replaced_files
 
 EXPECTED = "the index of a TensorFlow checkpoint (*.index, beside *.data-*)"
 
@@ -154,6 +155,7 @@ def write_tensors(path, values):
         values: dict from names to NumPy arrays.
 
     Raises:
+        OSError: if a file cannot be written; both are then as they were.
         ValueError: for a path that TensorFlow takes for a pattern, or that is a folder; if
             TensorFlow is not installed.
     """
@@ -164,14 +166,17 @@ def write_tensors(path, values):
             "Expected the prefix of the files, such as bert_model.ckpt in that folder. "
             f"Received: path={str(path)!r}"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tensorflow.device("cpu"):
-        tensorflow.raw_ops.SaveV2(
-            prefix=path.as_posix(),
-            tensor_names=list(values),
-            shape_and_slices=[""] * len(values),
-            tensors=[tensorflow.constant(value) for value in values.values()],
-        )
+    files = f"{path.name}.data-00000-of-00001", f"{path.name}.index"
+    with replaced_files(path.parent, files) as new, tensorflow.device("cpu"):
+        try:
+            tensorflow.raw_ops.SaveV2(
+                prefix=(new / path.name).as_posix(),
+                tensor_names=list(values),
+                shape_and_slices=[""] * len(values),
+                tensors=[tensorflow.constant(value) for value in values.values()],
+            )
+        except tensorflow.errors.OpError as error:
+            raise OSError(error.message) from error
 
 
 def _reader(path):

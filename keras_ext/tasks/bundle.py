@@ -1,5 +1,6 @@
 """A trained task as a folder: model, tokenizer and a description of both. No pickle."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,21 +11,31 @@ from pathlib import Path
 import keras
 
 from keras_ext.data import Tokenizer
-from keras_ext.data.files import load_json, read_text
+from keras_ext.files.hidden_folder import WRITTEN
+from keras_ext.files.json_fields import check_fields
+from keras_ext.files.replaced_files import COMPLETE, current_file, replaced_files
+from keras_ext.files.text_file import load_json, read_text
 from keras_ext.models.keras_file import load_keras_file
-from keras_ext.tasks.replaced_files import REPLACED, WRITTEN, leftovers, replaced_files
 
 FORMAT = "keras_ext bundle"
 FORMAT_VERSION = 1
 MODEL, TOKENIZER, CONFIG = "model.keras", "tokenizer.json", "config.json"
 FILES = (MODEL, TOKENIZER, CONFIG)
+FIELDS = {
+    "format_version": "an integer",
+    "task": "a string",
+    "settings": "an object",
+    "sha256": "an object",
+}
+ATTEMPTS = 20  # to read a bundle that others replace meanwhile
 
 
 def save_bundle(folder, task, version, **description):
     """Writes `model.keras`, `tokenizer.json` and `config.json` into a folder.
 
-    The files appear when all are complete; a bundle that was there before is replaced then. After
-    an error all is as it was. Only the network is kept, without optimizer and loss.
+    The files appear when all are complete; a bundle that was there before is replaced then, in one
+    step for `load_bundle`. After an error all is as it was. Only the network is kept, without
+    optimizer and loss.
 
     Args:
         folder: path of the folder. One that exists must be empty or hold a bundle. A link is
@@ -36,7 +47,7 @@ def save_bundle(folder, task, version, **description):
 
     Raises:
         ValueError: if the folder holds anything else.
-        OSError: naming the folder, if it cannot be written, or if another process saves into it.
+        OSError: naming the folder, if it cannot be written.
     """
     folder = Path(os.path.realpath(os.path.expanduser(folder)))
     if folder.exists() and not (folder.is_dir() and _can_be_replaced(folder)):
@@ -68,108 +79,106 @@ def save_bundle(folder, task, version, **description):
         (new / CONFIG).write_text(text, encoding="utf-8")
 
 
-def load_bundle(folder, task, *description):
+def load_bundle(folder, task, settings=None, optional_settings=None, **description):
     """Reads a bundle; anew, where another process replaces it meanwhile.
 
     Args:
         folder: path of the folder.
         task: name of the task class that the bundle must be of.
-        *description: names that `config.json` must hold beside the settings.
+        settings: dict from the names of the settings to what they should be, keys of
+            `json_fields.KINDS`. None: any.
+        optional_settings: the same, of settings that older bundles do not have.
+        **description: likewise, what else `config.json` is to hold.
 
     Returns:
         The dict of `config.json`, the `keras.Model`, not compiled, and the `data.Tokenizer`.
 
     Raises:
-        ValueError: if the folder is not a bundle, is of another task or a newer format, or if a
-            file is missing or differs from the one that was saved. Where a save was cut short, the
-            message names the whole bundles that are left.
+        ValueError: if the folder is not a bundle, is of another task or a newer format; if
+            `config.json` lacks a key or holds something else there, naming it; if a file is missing
+            or differs from the one that was saved; if it was replaced at each attempt to read it.
     """
     folder = Path(os.path.expanduser(folder))
-    fault = ValueError(f"The bundle changes all the time. Received: folder={str(folder)!r}")
-    for _ in range(10):
-        found = _identities(folder)
+    for _ in range(ATTEMPTS):
+        files, fault = _files(folder), None
+        paths = {name: path for name, (path, _) in files.items()}
         try:
-            config = _check(folder, task, description)
-            tokenizer = Tokenizer.from_file(folder / TOKENIZER)
-            model = load_keras_file(folder / MODEL)
+            config = _check(paths, task, (settings, optional_settings), description)
+            tokenizer = Tokenizer.from_file(paths[TOKENIZER])
+            model = load_keras_file(paths[MODEL])
         except Exception as error:
             fault = error
-            if _identities(folder) == found and not (folder / REPLACED).exists():
-                break
-            time.sleep(0.1)  # its files are being replaced
+        if _files(folder) != files:
+            time.sleep(0.1)
+        elif fault is not None:
+            raise fault
         else:
-            if _identities(folder) == found:
-                return config, model, tokenizer
-    left = leftovers(folder)
-    if not left:
-        raise fault
-    whole = [str(path) for path in left if _is_whole(path, task, description)]
+            return config, model, tokenizer
     raise ValueError(
-        f"{fault} A save into it goes on or was cut short, and left "
-        f"{[str(path) for path in left]}. Whole bundles among them, to be loaded from there or "
-        f"moved: {whole}"
-    ) from fault
+        f"The bundle was replaced while it was read, {ATTEMPTS} times in a row. "
+        f"Received: folder={str(folder)!r}"
+    )
 
 
-def _check(folder, task, description):
+def _files(folder):
+    """The path of each file, and what differs after it was replaced."""
+    found = {}
+    for name in FILES:
+        path = current_file(folder, name)
+        try:
+            file = os.stat(path)
+        except OSError:
+            found[name] = path, None
+        else:
+            found[name] = path, (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)
+    return found
+
+
+def _check(paths, task, settings, description):
     """The dict of `config.json`, if all is as `load_bundle` says."""
-    where = f"Received: folder={str(folder)!r}"
+    path = paths[CONFIG]
+    where = f"Received: path={str(path)!r}"
     try:
-        config = load_json(read_text(folder / CONFIG), CONFIG)
+        config = load_json(read_text(path), CONFIG)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"A bundle is a folder with {MODEL}, {TOKENIZER} and {CONFIG}, and its {CONFIG} cannot "
             f"be read ({error}). {where}"
         ) from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"The {CONFIG} is not one of a {FORMAT}. {where}")
-    if config.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f'The "format" in {CONFIG} is not {FORMAT!r}: it is no bundle. {where}')
+    check_fields(config, path, {"format_version": FIELDS["format_version"]})
+    if config["format_version"] != FORMAT_VERSION:
         raise ValueError(
-            f"This version of keras_ext reads bundles of format {FORMAT_VERSION}, this one has "
-            f"format {config.get('format_version')}. {where}"
+            f"This version of keras_ext reads bundles of format {FORMAT_VERSION}. Received: "
+            f"format_version={config['format_version']} in {str(path)!r}"
         )
-    if config.get("task") != task:
-        raise ValueError(f"The bundle holds a {config.get('task')}, not a {task}. {where}")
-    missing = {*description, "settings", "sha256"} - set(config)
-    if missing:
-        raise ValueError(f"The {CONFIG} of the bundle lacks {sorted(missing)}. {where}")
-    if config["sha256"].get(CONFIG) != _config_sha256(config):
+    check_fields(config, path, FIELDS, {"versions": "an object of strings"})
+    if config["task"] != task:
+        raise ValueError(
+            f"The bundle holds a {config['task']}, not a {task}. "
+            f"Received: task={config['task']!r} in {str(path)!r}"
+        )
+    check_fields(config, path, description)
+    check_fields(config["sha256"], path, dict.fromkeys(FILES, "a string"), within="sha256")
+    if settings[0] is not None:
+        check_fields(config["settings"], path, *settings, within="settings", others=False)
+    if config["sha256"][CONFIG] != _config_sha256(config):
         raise ValueError(f"The bundle is damaged: {CONFIG} was changed after saving. {where}")
     for name in (MODEL, TOKENIZER):
-        if not (folder / name).is_file():
+        if not paths[name].is_file():
             raise ValueError(f"The bundle lacks its file {name}. {where}")
-        if _sha256(folder / name) != config["sha256"].get(name):
+        if _sha256(paths[name]) != config["sha256"][name]:
             raise ValueError(
                 f"The bundle is damaged: {name} is not the file that was saved. {where}"
             )
     return config
 
 
-def _is_whole(folder, task, description):
-    try:
-        _check(folder, task, description)
-    except ValueError:
-        return False
-    return True
-
-
-def _identities(folder):
-    """What differs after a file was replaced."""
-    found = []
-    for name in FILES:
-        try:
-            file = os.stat(folder / name)
-        except OSError:
-            found.append(None)
-        else:
-            found.append((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns))
-    return found
-
-
 def _can_be_replaced(folder):
     """Whether a folder is empty or holds a bundle and nothing else, or what is left of a save."""
     names = set(os.listdir(folder))
-    left = {name for name in names if name == REPLACED or name.startswith(WRITTEN)}
+    left = {name for name in names if name == COMPLETE or name.startswith(WRITTEN)}
     if not names - left <= set(FILES):
         return False
     if left or not names:
@@ -179,6 +188,19 @@ def _can_be_replaced(folder):
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+@contextlib.contextmanager
+def values_of(folder):
+    """A context in which values of a bundle are used; an error about one names the file.
+
+    Args:
+        folder: path of the bundle.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"In {CONFIG} of the bundle {str(folder)!r}: {error}") from None
 
 
 def _config_sha256(config):

@@ -6,12 +6,19 @@ from keras_ext.metrics import score_entities
 from keras_ext.models.blocks import encoder_inputs
 from keras_ext.ops.settings import whole
 from keras_ext.tasks import entity_prediction, entity_threshold
-from keras_ext.tasks.bundle import load_bundle, save_bundle
+from keras_ext.tasks.bundle import load_bundle, save_bundle, values_of
 from keras_ext.tasks.compilation import default_arguments
 from keras_ext.tasks.encoder import check_encoder, encode
 from keras_ext.tasks.entity_batches import text_windows
 from keras_ext.tasks.entity_training import Training
-from keras_ext.tasks.span_head import HEADS
+from keras_ext.tasks.span_head import HEADS, check_head
+
+SETTINGS = {  # what a bundle holds
+    "head": "a string",
+    "max_length": "a positive integer",
+    "stride": "an integer",
+    "head_size": "a positive integer",
+}
 
 
 class EntityRecognizer:
@@ -268,10 +275,15 @@ class EntityRecognizer:
             folder: path; a leading `~` is the home folder.
 
         Raises:
-            ValueError: if the folder is not a bundle of an EntityRecognizer or is damaged.
+            ValueError: if the folder is not a bundle of an EntityRecognizer or is damaged; if its
+                labels do not fit its model.
         """
-        config, model, tokenizer = load_bundle(folder, cls.__name__, "labels")
+        config, model, tokenizer = load_bundle(
+            folder, cls.__name__, SETTINGS, labels="a list of strings"
+        )
         recognizer = cls.__new__(cls)
-        recognizer._set(tokenizer, config["labels"], **config["settings"])
+        with values_of(folder):
+            recognizer._set(tokenizer, config["labels"], **config["settings"])
+            check_head(recognizer.span_head, model)
         recognizer.model = model
         return recognizer

@@ -2,11 +2,18 @@ import keras_ext
 from keras_ext.layers import whitening
 from keras_ext.ops.settings import whole
 from keras_ext.tasks import sentence_evaluation, sentence_search, sentence_vectors
-from keras_ext.tasks.bundle import load_bundle, save_bundle
+from keras_ext.tasks.bundle import load_bundle, save_bundle, values_of
 from keras_ext.tasks.compilation import default_arguments
 from keras_ext.tasks.encoder import check_encoder
-from keras_ext.tasks.sentence_model import project, sentence_model
+from keras_ext.tasks.sentence_model import check_settings, project, sentence_model
 from keras_ext.tasks.sentence_training import SentenceTraining
+
+SETTINGS = {  # what a bundle holds
+    "pooling": "a string",
+    "normalize": "true or false",
+    "score": "a string",
+    "max_length": "a positive integer",
+}
 
 
 class SentenceEncoder:
@@ -269,10 +276,13 @@ class SentenceEncoder:
             folder: path; a leading `~` is the home folder.
 
         Raises:
-            ValueError: if the folder is not a bundle of a SentenceEncoder or is damaged.
+            ValueError: if the folder is not a bundle of a SentenceEncoder or is damaged; if its
+                settings do not fit its model.
         """
-        config, model, tokenizer = load_bundle(folder, cls.__name__)
+        config, model, tokenizer = load_bundle(folder, cls.__name__, SETTINGS)
         sentences = cls.__new__(cls)
-        sentences._set(tokenizer, **config["settings"])
+        with values_of(folder):
+            sentences._set(tokenizer, **config["settings"])
+            check_settings(model, config["settings"]["pooling"], config["settings"]["normalize"])
         sentences.model = model
         return sentences

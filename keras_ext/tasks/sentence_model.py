@@ -6,6 +6,7 @@ from keras_ext.layers import Pooling, UnitNormalization
 from keras_ext.models.blocks import encoder_inputs
 from keras_ext.tasks.encoder import encode
 
+POOLING = "pooling"
 NORMALIZATION = "unit_normalization"
 
 
@@ -24,7 +25,7 @@ def sentence_model(encoder, pooling, normalize):
     """
     inputs = encoder_inputs()
     hidden = encode(encoder, inputs, first=pooling == "first_last")
-    pool = Pooling(pooling, dtype=encoder.dtype_policy, name="pooling")
+    pool = Pooling(pooling, dtype=encoder.dtype_policy, name=POOLING)
     vectors = pool(hidden, mask=inputs["padding_mask"])
     return keras.Model(inputs, _finish(vectors, normalize))
 
@@ -47,6 +48,23 @@ def project(model, projection, normalize):
 def unnormalized(model, normalize):
     """The model without its normalisation."""
     return keras.Model(model.input, _unfinished(model, normalize)) if normalize else model
+
+
+def check_settings(model, pooling, normalize):
+    """Raises ValueError where a model has another pooling or normalisation than these.
+
+    Args:
+        model: `keras.Model` of a `SentenceEncoder`.
+        pooling: what the mode of its pooling should be.
+        normalize: whether it should normalise.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    found = getattr(layers.get(POOLING), "mode", None), NORMALIZATION in layers
+    if found != (pooling, normalize):
+        raise ValueError(
+            "The model has pooling={!r} and normalize={}; the settings say something else. "
+            f"Received: {pooling=}, {normalize=}".format(*found)
+        )
 
 
 def _unfinished(model, normalize):

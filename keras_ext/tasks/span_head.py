@@ -8,6 +8,8 @@ from keras_ext.losses import FactoredGlobalPointerCrossentropy, GlobalPointerCro
 from keras_ext.ops import decode_factored_spans, decode_spans, dense_span_scores
 from keras_ext.ops.span_decoding import score_factored_spans
 
+NAME = "span_scores"  # of the layer, in every model
+
 
 class EfficientHead:
     """`EfficientGlobalPointer` by its factors."""
@@ -18,7 +20,7 @@ class EfficientHead:
     def layer(self, dtype):
         """The layer, with factored output."""
         return EfficientGlobalPointer(
-            self.heads, self.head_size, factored=True, dtype=dtype, name="span_scores"
+            self.heads, self.head_size, factored=True, dtype=dtype, name=NAME
         )
 
     def loss(self):
@@ -50,7 +52,7 @@ class FullHead:
 
     def layer(self, dtype):
         """The layer."""
-        return GlobalPointer(self.heads, self.head_size, dtype=dtype, name="span_scores")
+        return GlobalPointer(self.heads, self.head_size, dtype=dtype, name=NAME)
 
     def loss(self):
         """The loss of the layer's output."""
@@ -74,3 +76,20 @@ class FullHead:
 
 
 HEADS = {"efficient": EfficientHead, "full": FullHead}
+
+
+def check_head(head, model):
+    """Raises ValueError where the last layer of a model is another head than this one.
+
+    Args:
+        head: `EfficientHead` or `FullHead`.
+        model: `keras.Model` of an `EntityRecognizer`.
+    """
+    expected, layer = head.layer("float32"), model.get_layer(NAME)
+    found, wanted = ((x.heads, x.head_size, type(x).__name__) for x in (layer, expected))
+    if found != wanted:
+        raise ValueError(
+            "The model gives scores for {} labels by head_size={} in a {}. Expected one for "
+            "{} labels, head_size={}, in a {}, as the labels and the settings say. "
+            f"Received: labels={wanted[0]}, head_size={wanted[1]}".format(*found, *wanted)
+        )

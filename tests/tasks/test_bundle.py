@@ -1,7 +1,7 @@
-import ast
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,9 @@ import numpy as np
 import pytest
 
 from keras_ext.data import Tokenizer
+from keras_ext.files.replaced_files import COMPLETE, current_file
 from keras_ext.tasks import EntityRecognizer, SentenceEncoder
+from keras_ext.tasks import bundle as bundle_file
 from keras_ext.tasks.bundle import load_bundle, save_bundle
 from tests.tasks.sentences import SCORED, TEXTS, make_encoder
 
@@ -105,8 +108,8 @@ def test_damage_is_named(bundle, name, damage):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "spam"}, "not one of a keras_ext bundle"),
-        ({"format_version": 2}, "format 2"),
+        ({"format": "spam"}, "not 'keras_ext bundle'"),
+        ({"format_version": 2}, "format_version=2"),
         ({"task": "SentenceEncoder"}, "holds a SentenceEncoder"),
         ({"labels": None}, "lacks"),
         ({"labels": ["place", "person"]}, r"config\.json was changed"),
@@ -371,7 +374,7 @@ def test_a_full_disk_leaves_the_old_bundle(toy, monkeypatch):
     assert len(names_in(toy.parent)) == 4
 
 
-def test_a_save_cut_short_leaves_a_bundle_that_loads_or_is_named(toy, tmp_path, monkeypatch):
+def test_a_save_cut_short_leaves_a_bundle_that_loads(toy, tmp_path, monkeypatch):
     """A copy of all at each move of a file is what a kill at that moment would leave."""
     copies, replace = [], os.replace
 
@@ -381,18 +384,14 @@ def test_a_save_cut_short_leaves_a_bundle_that_loads_or_is_named(toy, tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", copying)
+        patch.setattr(Tokenizer, "save", lambda self, path: path.write_text(self.to_json()))
         save_toy(toy, 2)
-    assert len(copies) == 7
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    loaded = []
+    # The new ones are complete; the old ones leave (3), they come (3); what is left goes.
+    assert [load_toy(copy) for copy in copies] == [1, 2, 2, 2, 2, 2, 2, 2]
     for copy in copies:
-        try:
-            loaded.append(load_toy(copy))
-        except ValueError as error:
-            whole = ast.literal_eval(str(error).partition("moved: ")[2])
-            loaded.append([load_toy(path) for path in whole])
-    # Files move out (3), in (3), and the folder of the old ones moves away.
-    assert loaded == [1, [2], [2], [1, 2], [1], [1], 2]
+        save_toy(copy, 3)
+        assert load_toy(copy) == 3
+        assert sorted(os.listdir(copy)) == ["config.json", "model.keras", "tokenizer.json"]
 
 
 @pytest.mark.parametrize(
@@ -405,7 +404,7 @@ def test_what_a_killed_save_left_is_no_hindrance(toy, gone):
     for name in gone:
         (toy / name).unlink()
     if gone:
-        with pytest.raises(ValueError, match="cut short"):
+        with pytest.raises(ValueError, match=r"config\.json cannot be read"):
             load_toy(toy)
     else:
         assert load_toy(toy) == 1
@@ -415,25 +414,39 @@ def test_what_a_killed_save_left_is_no_hindrance(toy, gone):
 
 
 def test_loading_while_files_are_moved(toy, monkeypatch):
-    """All old files are out and none of the new ones in, when the loading begins."""
-    loaded, waits, replace, sleep = [], threading.Event(), os.replace, time.sleep
-    reader = threading.Thread(target=lambda: loaded.append(load_toy(toy)))
-
-    def wait(seconds):
-        waits.set()
-        sleep(seconds)
+    """At each moment the old bundle is there, or the new one."""
+    loaded, replace = [], os.replace
 
     def move(source, target):
-        if Path(target) == toy / "model.keras":
-            reader.start()
-            assert waits.wait(10)
+        loaded.append(load_toy(toy))
         replace(source, target)
+        loaded.append(load_toy(toy))
 
-    monkeypatch.setattr(time, "sleep", wait)
     monkeypatch.setattr(os, "replace", move)
+    monkeypatch.setattr(Tokenizer, "save", lambda self, path: path.write_text(self.to_json()))
     save_toy(toy, 2)
-    reader.join()
-    assert loaded == [2]
+    assert loaded == [1] + 15 * [2]
+
+
+def test_a_file_that_moves_just_before_it_is_read(toy, monkeypatch):
+    """The reader looks for it in one place, and opens it when it is in the other."""
+    looks = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    complete = toy / COMPLETE
+    save_toy(toy, 1)
+    complete.mkdir()
+    os.replace(toy / "tokenizer.json", complete / "tokenizer.json")
+
+    def moving(folder, name):
+        path = current_file(folder, name)
+        looks.append(name)
+        if len(looks) == 3:
+            os.replace(complete / "tokenizer.json", toy / "tokenizer.json")
+        return path
+
+    monkeypatch.setattr(bundle_file, "current_file", moving)
+    assert load_toy(toy) == 1
+    assert len(looks) == 12  # two attempts, two looks at each of three files
 
 
 def test_a_bundle_replaced_between_check_and_reading_is_read_anew(toy, monkeypatch):
@@ -446,3 +459,57 @@ def test_a_bundle_replaced_between_check_and_reading_is_read_anew(toy, monkeypat
 
     monkeypatch.setattr(keras.models, "load_model", late)
     assert load_toy(toy) == 2
+
+
+def test_a_bundle_that_changes_all_the_time_is_not_called_damaged(toy, monkeypatch):
+    config, number = (toy / "config.json").read_text(), itertools.count()
+
+    def change(*args, **kwargs):
+        (toy / "config.json").write_text(config + " " * next(number))
+        raise OSError("another file than the one that was checked")
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(keras.models, "load_model", change)
+    with pytest.raises(ValueError, match=f"replaced while it was read, 20 times.*{toy}"):
+        load_toy(toy)
+
+
+def test_a_bundle_replaced_again_and_again_is_read_at_last(toy, monkeypatch):
+    load_model, left = keras.models.load_model, list(range(2, 7))
+
+    def late(*args, **kwargs):
+        if left:
+            save_toy(toy, left.pop())
+        return load_model(*args, **kwargs)
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(keras.models, "load_model", late)
+    assert load_toy(toy) == 2
+
+
+def test_two_writers_and_two_readers(toy):
+    """Nobody is told anything but what there is."""
+    stop, found = threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            found.append(load_toy(toy))
+
+    def save(number):
+        for _ in range(8):
+            save_toy(toy, number)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    with ThreadPoolExecutor(2) as writers:
+        for reader in readers:
+            reader.start()
+        saved = [writers.submit(save, number) for number in (2, 3)]
+        try:
+            for one in saved:
+                one.result()
+        finally:
+            stop.set()
+    for reader in readers:
+        reader.join()
+    assert len(found) > 2 and set(found) <= {1, 2, 3}
+    assert len(os.listdir(toy)) == 3

@@ -1,5 +1,6 @@
 """Folders of sentence-transformers: what is honoured, and what is refused."""
 
+import contextlib
 import json
 
 import keras
@@ -17,7 +18,7 @@ from keras_ext.models import (
     load_huggingface_weights,
     save_huggingface,
 )
-from keras_ext.tasks import sentence_encoder_from_huggingface
+from keras_ext.tasks import sentence_encoder_from_huggingface, sentence_transformers_folder
 from tests.tasks.sentences import TEXTS
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "green", "grey", "car", "tree", "a"]
@@ -219,6 +220,126 @@ def test_the_similarity_is_taken_over(make_folder):
 def test_what_is_not_known_is_refused(make_folder, arguments, message):
     folder, *_ = make_folder(**arguments)
     with pytest.raises(ValueError, match=f"(?s){message}.*Received"):
+        sentence_encoder_from_huggingface(folder)
+
+
+WRONG = [None, True, 3, 3.5, "spam", [], [1], {}, {"a": "b"}, {"a": 1}]
+# Of each file, the keys that are read, a good value, and which of those above are good, too.
+FIELDS = {
+    "modules.json": {
+        "idx": (0, [3]),
+        "name": ("0", ["spam"]),
+        "path": ("", ["spam"]),
+        "type": ("somewhere.Transformer", []),
+    },
+    "config_sentence_transformers.json": {
+        "similarity_fn_name": ("cosine", [None]),
+        "default_prompt_name": (None, [None]),
+        "prompts": ({"query": "query: "}, [{}, {"a": "b"}]),
+    },
+    "sentence_bert_config.json": {
+        "max_seq_length": (12, [None, 3]),
+        "do_lower_case": (False, [None, True]),
+    },
+    "tokenizer_config.json": {
+        "model_max_length": (int(1e30), [None, 3, 3.5]),
+        "do_lower_case": (True, [True]),
+        "tokenizer_class": ("BertTokenizer", [None, "spam"]),
+    },
+    "1_Pooling/config.json": {
+        "pooling_mode": ("mean", []),
+        "pooling_mode_cls_token": (False, [True]),
+    },
+    "2_Dense/config.json": {
+        "in_features": (8, [3]),
+        "out_features": (4, [3]),
+        "bias": (True, [True]),
+        "activation_function": ("torch.nn.modules.activation.Tanh", [None]),
+    },
+}
+KEYS = [(file, key) for file, fields in FIELDS.items() for key in fields]
+
+
+def good_fields(file):
+    return {key: value for key, (value, _) in FIELDS[file].items()}
+
+
+@pytest.fixture
+def read_folder(make_folder, monkeypatch):
+    """Writes what stands in a file, and reads the small files of a folder, up to the encoder."""
+    folder, *_ = make_folder(tuple(MODULES))
+    (folder / "tokenizer_config.json").write_text("{}")
+    first, *others = json.loads((folder / "modules.json").read_text())
+
+    class Read(Exception):
+        pass
+
+    def stop(*args, **kwargs):
+        raise Read
+
+    monkeypatch.setattr(sentence_transformers_folder, "encoder_from_huggingface", stop)
+
+    def read(file, content):
+        is_first = file == "modules.json" and isinstance(content, dict)
+        write(folder / file, [content, *others] if is_first else content)
+        with contextlib.suppress(Read):
+            sentence_encoder_from_huggingface(folder)
+
+    return read
+
+
+@pytest.mark.parametrize(("file", "key"), KEYS)
+def test_each_key_with_each_wrong_value(read_folder, file, key):
+    good, (_, also) = good_fields(file), FIELDS[file][key]
+    read_folder(file, good)
+    for value in WRONG:
+        fields = {**good, key: value}
+        if any(type(value) is type(other) and value == other for other in also):
+            read_folder(file, fields)
+            continue
+        with pytest.raises(ValueError, match=key) as raised:
+            read_folder(file, fields)
+        assert file.rpartition("/")[2] in str(raised.value)
+    del good[key]
+    if key in ("path", "type"):
+        with pytest.raises(ValueError, match=rf'modules\.json lacks "\[0\]\.{key}"'):
+            read_folder(file, good)
+    elif key != "pooling_mode":
+        read_folder(file, good)
+
+
+@pytest.mark.parametrize("file", FIELDS)
+@pytest.mark.parametrize("content", [[], [1, 2], None, 3, "spam", [{}, {}]])
+def test_each_file_with_something_else(read_folder, file, content):
+    with pytest.raises(ValueError, match=file.rpartition("/")[2]):
+        read_folder(file, content)
+
+
+def test_a_folder_with_all_that_is_read(make_folder):
+    folder, *_ = make_folder(tuple(MODULES))
+    expected = sentence_encoder_from_huggingface(folder).encode("red car")
+    for file in set(FIELDS) - {"modules.json"}:
+        write(folder / file, good_fields(file))
+    np.testing.assert_array_equal(
+        sentence_encoder_from_huggingface(folder).encode("red car"), expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("in_features", 4), ("out_features", 8), ("bias", False)]
+)
+def test_a_projection_whose_file_and_tensors_disagree(make_folder, key, value):
+    folder, *_ = make_folder(tuple(MODULES))
+    write(folder / "2_Dense/config.json", {key: value})
+    with pytest.raises(ValueError, match=f'config.json, "{key}" should be .*{key}={value}'):
+        sentence_encoder_from_huggingface(folder)
+
+
+@pytest.mark.parametrize("weights", [{"weight": np.ones((4, 8))}, {"linear.weight": np.ones(8)}])
+def test_a_projection_without_its_matrix(make_folder, weights):
+    folder, *_ = make_folder(tuple(MODULES))
+    save_file(weights, folder / "2_Dense/model.safetensors")
+    with pytest.raises(ValueError, match=r"linear\.weight.*2_Dense"):
         sentence_encoder_from_huggingface(folder)
 
 

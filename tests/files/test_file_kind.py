@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from keras_ext.data.file_kind import file_kind, wrong_kind
+from keras_ext.files.file_kind import file_kind, wrong_kind
 
 
 def hdf5():

@@ -5,8 +5,8 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from keras_ext.data.encodings import decode
-from keras_ext.data.file_kind import STAND_INS, UNKNOWN, content_kind
+from keras_ext.files.encodings import decode
+from keras_ext.files.file_kind import STAND_INS, UNKNOWN, content_kind
 
 DEEPEST = 100  # objects and arrays of JSON in one another; what walks through them recurses
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
