@@ -53,6 +53,7 @@ class Tokenizer:
     """
 
     def __init__(self, backend):
+        check_unknown_token(backend)
         vocabulary = backend.get_vocab(with_added_tokens=True)
         # Not the number of words: a vocabulary file may repeat a word and so leave an id unused.
         self._size = max(vocabulary.values(), default=-1) + 1
@@ -198,7 +199,6 @@ class Tokenizer:
     def to_json(self):
         """The tokenizer as the text of a `tokenizer.json`."""
         text = self._backend.to_str()
-        check_unknown_token(self._backend)
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         usual = next((vocabulary[name] for name in _SPECIALS["pad"] if name in vocabulary), None)
         if self.pad_id == usual:
