@@ -166,13 +166,18 @@ def test_names_of_special_tokens_of_other_families_are_known(kinds):
 
 
 @pytest.mark.parametrize(
-    ("missing", "role"),
-    [("[PAD]", "pad"), ("[UNK]", "unknown"), ("[CLS]", "start"), ("[SEP]", "end")],
+    ("missing", "message"),
+    [
+        ("[PAD]", "has no pad token"),
+        ("[UNK]", "for unknown words is not in the vocabulary"),
+        ("[CLS]", "has no start token"),
+        ("[SEP]", "has no end token"),
+    ],
 )
-def test_a_missing_special_token_is_an_error(tmp_path, missing, role):
+def test_a_missing_special_token_is_an_error(tmp_path, missing, message):
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join({*SPECIALS, "a"} - {missing}))
-    with pytest.raises(ValueError, match=f"has no {role} token"):
+    with pytest.raises(ValueError, match=message):
         Tokenizer.from_vocab(path)
 
 
