@@ -1,6 +1,7 @@
 """What the tasks add to Keras' `fit`: a watch on the optimizer, and the best weights kept."""
 
 import math
+from numbers import Integral
 
 import keras
 from keras import ops
@@ -12,22 +13,62 @@ from keras_ext.training.optimizer_monitor import nested
 WATCHED = ("skipped_steps", "flush", "position")
 
 
-def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
+# Arguments of Keras' `fit` that ours have not, and why, or what they have instead.
+REFUSED = {
+    "class_weight": "no class belongs to an example of {data}: repeat the rare ones instead",
+    "sample_weight": "every example counts once: repeat those that are to count more",
+    "validation_data": "there is validation_{data}",
+    "validation_split": "there is validation_{data}: take them out of the {data} beforehand",
+    "validation_freq": "it is measured after every epoch",
+    "validation_steps": "all of validation_{data} are measured",
+    "validation_batch_size": "it follows batch_size",
+    "shuffle": "the order is new in every epoch, by `seed`",
+    "steps_per_epoch": "an epoch has all {data}: pass fewer",
+}
+
+
+def check_fit(epochs, initial_epoch, refused, data):
+    """Checks arguments of a task's `fit` that are Keras'.
+
+    Args:
+        epochs: int.
+        initial_epoch: int.
+        refused: dict of all arguments that the `fit` does not have.
+        data: what it calls its data, "records" or "examples".
+
+    Raises:
+        ValueError: for an initial epoch out of range, and an argument that Keras has.
+        TypeError: for any other argument.
+    """
+    if not isinstance(initial_epoch, Integral) or not 0 <= initial_epoch < epochs:
+        raise ValueError(
+            "The initial epoch is the number of those that are done, fewer than all. Received: "
+            f"{initial_epoch=}, {epochs=}"
+        )
+    for name, value in refused.items():
+        if name not in REFUSED:
+            raise TypeError(f"fit() got an unexpected keyword argument {name!r}")
+        why = REFUSED[name].format(data=data)
+        raise ValueError(f"`fit` has no {name}: {why}. Received: {name}={value!r:.80}")
+
+
+def fit_and_keep(compilation, batches, callbacks, verbose, measure, best, epochs, initial_epoch):
     """Trains a compiled model, and leaves the best weights in it.
 
     Training that is interrupted, or whose loss or weights are no longer finite, loses nothing: the
     best weights from before are put back.
 
     Args:
-        model: a compiled `keras.Model`.
-        batches: `keras.utils.PyDataset`.
-        epochs: int.
-        callbacks: list of Keras callbacks, or None. They see what `measure` gives, `CompileCounter`
-            the batches.
+        compilation: the `Compilation` of a model.
+        batches: `keras.utils.PyDataset` that counts epochs.
+        callbacks: list of Keras callbacks. They see what `measure` gives, `CompileCounter` the
+            batches.
         verbose: as in `keras.Model.fit`.
         measure: function without arguments, called after each epoch; returns a dict of floats for
             the logs. None: the weights after the last epoch are kept.
         best: name in that dict, of what is to be as large as possible.
+        epochs: int.
+        initial_epoch: int, epochs that count as done.
 
     Returns:
         The Keras `History`.
@@ -35,10 +76,15 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     Raises:
         RuntimeError: if the loss stops being finite.
     """
-    for callback in callbacks or []:
+    model = compilation.model
+    compilation.begin(epochs * len(batches), initial_epoch * len(batches))
+    if initial_epoch:
+        batches.epoch = initial_epoch - 1
+        batches.on_epoch_end()
+    for callback in callbacks:
         if isinstance(callback, CompileCounter):
             batches = callback.watch(batches)
-    swaps, callbacks = _partition(callbacks or [], keras.callbacks.SwapEMAWeights)
+    swaps, callbacks = _partition(callbacks, keras.callbacks.SwapEMAWeights)
     optimizers = list(nested(model.optimizer))
     watched = any(hasattr(each, name) for each in optimizers for name in WATCHED)
     if not swaps and any(each.use_ema for each in optimizers):
@@ -53,7 +99,12 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     model._initial_epoch = None
     try:
         history = model.fit(
-            batches, epochs=epochs, callbacks=callbacks, verbose=verbose, shuffle=False
+            batches,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            callbacks=callbacks,
+            verbose=verbose,
+            shuffle=False,
         )
     except BaseException:  # an interruption by the user loses nothing, either
         keep.restore()
