@@ -85,7 +85,10 @@ class EntityRecognizer:
         threshold=0.0,
         policy=None,
     ):
-        labels = list(labels)
+        found = [] if labels is None else list(labels)
+        if isinstance(labels, str) or not all(isinstance(label, str) for label in found):
+            raise ValueError(f"Labels are a list of strings. Received: {labels=}")
+        labels = [str(label) for label in found]  # NumPy has strings of its own
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"Labels are given, each once. Received: {labels=}")
         if head not in HEADS:

@@ -21,13 +21,12 @@ def best_threshold(recognizer, records, policy, per_label, batch_size):
     common = _between(states, best, 0.0) if f1[best] > 0 else 0.0
     if not per_label:
         return common
-    if common == f1[best] == 0:
-        return dict.fromkeys(recognizer.labels, 0.0)
-    if policy == "nested":
+    thresholds = [common for _ in kinds]
+    if policy != "nested":
+        thresholds = _best_in_turn(spans, gold, policy, total, f1[best], thresholds)
+    elif f1[best] > 0:
         states = nested_states(spans, gold, [[kind] for kind in kinds])
         thresholds = _jointly_best(states, total, f1[best], common)
-    else:
-        thresholds = _best_in_turn(spans, gold, policy, total, f1[best], [common for _ in kinds])
     return dict(zip(recognizer.labels, thresholds, strict=True))
 
 
