@@ -82,6 +82,6 @@ class Training:
         history = fit_and_keep(
             compilation, batches, callbacks, verbose, validation, "val_f1", **epochs
         )
-        if validation is not None and not validation.found:
+        if validation is not None and validation.in_vain:
             warn_of_nothing(recognizer.threshold, stacklevel=4)
         return history

@@ -17,7 +17,8 @@ class Validation:
         records: list of records.
         batch_size: int, windows in a batch.
 
-    `report` is the `data.Report` of the records; `found` tells whether any call found an entity.
+    `report` is the `data.Report` of the records; `in_vain` tells whether there are entities and no
+    call predicted any.
     """
 
     def __init__(self, recognizer, records, batch_size):
@@ -30,7 +31,7 @@ class Validation:
         )
         self.batches = EntityBatches(self.windows, spans, batch_size, max_length, tokenizer.pad_id)
         self.loss = recognizer.span_head.loss()
-        self.found = False
+        self.in_vain = any(self.gold)
 
     def __call__(self):
         """The figures for the logs: the F1 of all entities, and the mean loss of the windows."""
@@ -46,7 +47,7 @@ class Validation:
             recognizer.labels, self.texts, self.windows, found, recognizer.policy
         )
         scores = score_entities(self.gold, predicted)
-        self.found = self.found or scores.micro.predicted > 0
+        self.in_vain = self.in_vain and not scores.micro.predicted
         measured = {
             "val_f1": scores.micro.f1,
             "val_precision": scores.micro.precision,
