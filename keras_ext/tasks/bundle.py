@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_ext.data import Tokenizer
+from keras_ext.tasks.quantized import load_model, quantized_layers
 from keras_ext.tasks.replaced_files import REPLACED, WRITTEN, leftovers, replaced_files
 
 FORMAT = "keras_ext bundle"
@@ -53,6 +54,7 @@ def save_bundle(folder, task, version, **description):
             "task": type(task).__name__,
             **description,
             "settings": task.settings,
+            "quantized": quantized_layers(model),
             "versions": {
                 "keras_ext": version,
                 "keras": keras.__version__,
@@ -89,7 +91,7 @@ def load_bundle(folder, task, *description):
         try:
             config = _check(folder, task, description)
             tokenizer = Tokenizer.from_file(folder / TOKENIZER)
-            model = keras.models.load_model(folder / MODEL, compile=False)
+            model = load_model(folder / MODEL, config.get("quantized"))
         except Exception as error:
             fault = error
             if _identities(folder) == found and not (folder / REPLACED).exists():
