@@ -54,15 +54,17 @@ class Training:
         max_length, stride = recognizer.settings["max_length"], recognizer.settings["stride"]
         records = as_records(records)
         windows, spans, report = plan(records, tokenizer, recognizer.labels, max_length, stride)
-        choice = choose_policy(recognizer, policy, report)
         if verbose:
-            print(f"training data\n{report}\n{choice}")  # noqa: T201, the report is for the user
+            print(f"training data\n{report}")  # noqa: T201, the report is for the user
         if on_lost == "raise":
             report.raise_if_lost()
         if not windows:
             raise ValueError(
                 f"There is no text to train on: all texts are empty. Received: {len(records)=}"
             )
+        choice = choose_policy(recognizer, policy, report)
+        if verbose:
+            print(choice)  # noqa: T201
         validation = None
         if validation_records is not None:
             validation_records = as_records(validation_records, "validation_records")
