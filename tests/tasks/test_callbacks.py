@@ -12,8 +12,6 @@ from keras_ext.layers import LearnableTemperature
 from keras_ext.losses import InfoNCE
 from keras_ext.training import KeepFreedMemory
 
-# Two epochs are few.
-pytestmark = pytest.mark.filterwarnings("ignore:No span scores above")
 RECORDS = make_records()[:8]
 EPOCHS = 2
 

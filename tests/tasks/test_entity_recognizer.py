@@ -154,7 +154,6 @@ def test_long_documents_are_read_to_the_end(trained, document):
     assert entities[-1].end > len(text) - 10
 
 
-@pytest.mark.filterwarnings("ignore:No span scores above")
 @pytest.mark.parametrize("ema_momentum", [None, 0.8])
 def test_fit_keeps_the_epoch_with_the_best_f1(new_recognizer, records, ema_momentum):
     recognizer = new_recognizer()
@@ -166,7 +165,6 @@ def test_fit_keeps_the_epoch_with_the_best_f1(new_recognizer, records, ema_momen
     assert recognizer.evaluate(records[:9]).micro.f1 == pytest.approx(best)
 
 
-@pytest.mark.filterwarnings("ignore:No span scores above")
 def test_history_and_callbacks_see_f1_and_metrics(new_recognizer, records):
     recognizer = new_recognizer()
     recognizer.compile(metrics=[SpanF1(2, 16, factored=True)], jit_compile=True)
