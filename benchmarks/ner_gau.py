@@ -53,7 +53,8 @@ def entity_f1(kind, rate, seed, sentences, epochs, batch_size, width, blocks):
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)  # no warm-up
     recognizer.compile(keras.optimizers.AdamW(schedule, weight_decay=0.01))
     try:
-        recognizer.fit(train, epochs=epochs, batch_size=batch_size, seed=seed, verbose=0)
+        settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "policy": "nested"}
+        recognizer.fit(train, verbose=0, **settings)
     except RuntimeError as error:  # the loss or the weights were no longer finite
         print(error)
         return math.nan

@@ -87,6 +87,7 @@ def main():
         batch_size=args.batch_size,
         seed=args.seed,
         verbose=2,
+        policy="nested",
     )
     seconds = time.perf_counter() - began
     f1 = history.history["val_f1"]

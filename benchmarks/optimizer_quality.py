@@ -99,7 +99,8 @@ def cluener_f1(optimizer, rate, seed, sentences, dev_sentences, epochs, batch_si
     steps = epochs * math.ceil(len(train) / batch_size)
     recognizer.compile(make_optimizer(optimizer, rate, steps))
     try:
-        recognizer.fit(train, epochs=epochs, batch_size=batch_size, seed=seed, verbose=0)
+        settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "policy": "nested"}
+        recognizer.fit(train, verbose=0, **settings)
     except RuntimeError as error:  # the loss or the weights were no longer finite
         print(error)
         return math.nan

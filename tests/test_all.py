@@ -660,7 +660,7 @@ OPTIMIZER_ROWS = [
         {"inner_optimizer": base(weight_decay=0.25, global_clipnorm=0.5)},
         TRAINING,
     ),
-    ScheduleRow(optimizers.WarmupCosine, {"peak": 0.125, "steps": 9}, TRAINING),
+    ScheduleRow(optimizers.WarmupCosine, {"peak": 0.125, "steps": 9, "offset": 2}, TRAINING),
     ScheduleRow(optimizers.PiecewiseLinear, {"points": [[2, 0.125], [9, 0.0]]}, TRAINING),
     ScheduleRow(
         optimizers.PiecewiseLinear,

@@ -70,6 +70,16 @@ def trim_entity(text, entity):
     return {**entity, "start": start, "end": start + len(trimmed)}
 
 
+def trimmed_entities(record):
+    """The entities of a record as `trim_entity` leaves them; those outside the text as they are."""
+    return [
+        trim_entity(record["text"], entity)
+        if 0 <= entity["start"] < entity["end"] <= len(record["text"])
+        else entity
+        for entity in record["entities"]
+    ]
+
+
 def labels_of(records):
     """Sorted names of all labels that occur in records.
 

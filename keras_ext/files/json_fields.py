@@ -22,6 +22,9 @@ KINDS = {
     "a positive integer or null": lambda x: x is None or (_is_int(x) and x > 0),
     "a positive number or null": lambda x: KINDS["a number or null"](x) and (x is None or x > 0),
     "a number or null": lambda x: x is None or _is_int(x) or isinstance(x, float),
+    "a number or an object of numbers": lambda x: all(
+        _is_int(y) or isinstance(y, float) for y in (x.values() if isinstance(x, dict) else [x])
+    ),
     "a list of lists": lambda x: isinstance(x, list) and _are(list)(x),
     "a list of strings or of lists": lambda x: isinstance(x, list) and _are(str | list)(x),
     "a list of strings": lambda x: isinstance(x, list) and _are(str)(x),

@@ -15,16 +15,17 @@ from keras_ext.models.hdf5_file import walk
 WEIGHTS = "model.weights.h5"
 
 
-def load_keras_file(path):
+def load_keras_file(path, load=None):
     """Loads a `.keras` file that holds no more than it seems, and whose weights are numbers.
 
     Keras itself runs no code from the file, but would unpack gigabytes of blanks from it.
 
     Args:
         path: the file.
+        load: function from the path to a `keras.Model`. None: Keras' own, without compiling.
 
     Returns:
-        `keras.Model`, not compiled.
+        `keras.Model`.
 
     Raises:
         ValueError: if the file is no such archive, is packed, nests its description too deeply,
@@ -35,7 +36,7 @@ def load_keras_file(path):
         _check_archive(Path(path))
     except (KeyError, OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read as a .keras file: {error}") from error
-    model = keras.models.load_model(path, compile=False)
+    model = keras.models.load_model(path, compile=False) if load is None else load(path)
     faults = []
     for weight in model.weights:
         if keras.backend.is_float_dtype(weight.dtype):

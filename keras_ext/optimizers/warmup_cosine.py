@@ -13,13 +13,14 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         peak t / w,                                         t < w
         peak (1 + cos(pi min((t - w) / (steps - w), 1))) / 2,    t >= w
 
-    A step is an update, counted from 0. The number of steps can be set at any time, and a training
-    function of TensorFlow follows it without a new trace. (On JAX a function keeps the number it
+    A step is an update, counted from `offset`. Both numbers can be set at any time, and a training
+    function of TensorFlow follows them without a new trace. (On JAX a function keeps the numbers it
     was traced with.)
 
     Args:
         peak: float, the highest rate.
         steps: int of at least 1, updates until the rate is 0.
+        offset: int, updates that were made before those that are counted: t is the step and them.
 
     Call arguments:
         step: int scalar.
@@ -43,13 +44,15 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     2017, https://arxiv.org/abs/1608.03983
     """
 
-    def __init__(self, peak, steps):
+    def __init__(self, peak, steps, offset=0):
         super().__init__()
         if not math.isfinite(peak):
             raise ValueError(f"Expected a finite peak. Received: {peak=}")
         self.peak = float(peak)
         _check_steps(steps)
-        self._steps = keras.Variable(float(steps), dtype="float32", trainable=False, name="steps")
+        settings = {"dtype": "float32", "trainable": False}
+        self._steps = keras.Variable(float(steps), name="steps", **settings)
+        self._offset = keras.Variable(float(offset), name="offset", **settings)
 
     @property
     def steps(self):
@@ -61,8 +64,17 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         _check_steps(steps)
         self._steps.assign(float(steps))
 
+    @property
+    def offset(self):
+        """The number of updates that were made before those that are counted."""
+        return int(ops.convert_to_numpy(self._offset))
+
+    @offset.setter
+    def offset(self, offset):
+        self._offset.assign(float(offset))
+
     def __call__(self, step):
-        step = ops.cast(step, "float32")
+        step = ops.cast(step, "float32") + ops.convert_to_tensor(self._offset)
         steps = ops.convert_to_tensor(self._steps)
         warmup = ops.maximum(ops.floor(steps / 10.0), 1.0)
         part = ops.clip((step - warmup) / ops.maximum(steps - warmup, 1.0), 0.0, 1.0)
@@ -70,7 +82,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * ops.where(step < warmup, step / warmup, fall)
 
     def get_config(self):
-        return {"peak": self.peak, "steps": self.steps}
+        return {"peak": self.peak, "steps": self.steps, "offset": self.offset}
 
 
 def _check_steps(steps):

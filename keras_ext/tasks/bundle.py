@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from keras_ext.files.json_fields import check_fields
 from keras_ext.files.replaced_files import COMPLETE, current_file, replaced_files
 from keras_ext.files.text_file import load_json, read_text
 from keras_ext.models.keras_file import load_keras_file
+from keras_ext.tasks.quantized import load_model, quantized_layers
 
 FORMAT = "keras_ext bundle"
 FORMAT_VERSION = 1
@@ -27,6 +29,7 @@ FIELDS = {
     "settings": "an object",
     "sha256": "an object",
 }
+OPTIONAL = {"versions": "an object of strings", "quantized": "an object of strings"}
 ATTEMPTS = 20  # to read a bundle that others replace meanwhile
 
 
@@ -66,6 +69,7 @@ def save_bundle(folder, task, version, **description):
             "task": type(task).__name__,
             **description,
             "settings": task.settings,
+            "quantized": quantized_layers(model),
             "versions": {
                 "keras_ext": version,
                 "keras": keras.__version__,
@@ -105,7 +109,8 @@ def load_bundle(folder, task, settings=None, optional_settings=None, **descripti
         try:
             config = _check(paths, task, (settings, optional_settings), description)
             tokenizer = Tokenizer.from_file(paths[TOKENIZER])
-            model = load_keras_file(paths[MODEL])
+            load = partial(load_model, quantized=config.get("quantized"))
+            model = load_keras_file(paths[MODEL], load)
         except Exception as error:
             fault = error
         if _files(folder) != files:
@@ -153,7 +158,7 @@ def _check(paths, task, settings, description):
             f"This version of keras_ext reads bundles of format {FORMAT_VERSION}. Received: "
             f"format_version={config['format_version']} in {str(path)!r}"
         )
-    check_fields(config, path, FIELDS, {"versions": "an object of strings"})
+    check_fields(config, path, FIELDS, OPTIONAL)
     if config["task"] != task:
         raise ValueError(
             f"The bundle holds a {config['task']}, not a {task}. "

@@ -54,7 +54,7 @@ class Compilation:
         self.model = model
         self.trained = [variable.path for variable in model.trainable_variables]
         self.rate = None if optimizer is not None else default["learning_rate"]
-        self.schedule = None
+        self.schedule, self.position = None, None
         with strategy_scope(model):
             if optimizer is None:
                 if scheduled:
@@ -72,18 +72,23 @@ class Compilation:
         same = self.trained == [variable.path for variable in self.model.trainable_variables]
         return self.rate is None or (same and scheduled == (self.schedule is not None))
 
-    def begin(self, steps):
-        """Makes the optimizer ready for a fit of `steps` updates: a default one begins anew."""
+    def begin(self, steps, done=0):
+        """Makes the optimizer ready for a fit of `steps` updates, of which some count as done.
+
+        Where none are, a default one begins anew.
+        """
         optimizer, steps = self.model.optimizer, max(steps, 1)  # none, where there are no epochs
         if not optimizer.built:
             # Variables that the first step makes would cost a second trace of it.
             with strategy_scope(self.model):
                 optimizer.build(self.model.trainable_variables)
-        elif self.rate is not None:
+        elif self.rate is not None and not done:
             for variable in innermost(optimizer).variables:
                 variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
-        if self.schedule is not None and self.schedule.steps != steps:
-            self.schedule.steps = steps
+        # A new optimizer has made no update of those that are done.
+        offset = done - int(innermost(optimizer).iterations) if done else 0
+        if self.schedule is not None and self.position != (steps, offset):
+            self.position = self.schedule.steps, self.schedule.offset = steps, offset
             if keras.backend.backend() != "tensorflow":
                 self.model.make_train_function(force=True)
         elif self.rate is not None and self.schedule is None:

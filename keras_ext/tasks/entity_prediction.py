@@ -1,6 +1,9 @@
 """Texts through the model, and its scores as entities of the texts."""
 
+import math
+from collections.abc import Mapping
 from itertools import product
+from numbers import Real
 
 import numpy as np
 
@@ -12,20 +15,23 @@ from keras_ext.tasks.fitting import numeric_mask
 from keras_ext.tasks.shapes import empty_batch, warm_up_lengths
 
 
-def predict_entities(recognizer, texts, threshold, policy, batch_size, windows=None):
-    """`EntityRecognizer.predict` of a list of texts; it describes the arguments.
-
-    `windows` are those of the texts, where they are known.
-    """
-    labels = recognizer.labels
-    resolve({}, policy)  # an unknown policy is found before the work is done
-    thresholds = label_thresholds(threshold, labels)
-    windows = windows_of(recognizer, texts) if windows is None else windows
+def predict_entities(recognizer, texts, threshold, policy, batch_size):
+    """`EntityRecognizer.predict` of a list of texts; it describes the arguments."""
+    # What is wrong with these is found before the work is done.
+    policy = check_policy(recognizer.policy if policy is None else policy)
+    threshold = recognizer.threshold if threshold is None else threshold
+    thresholds = label_thresholds(threshold, recognizer.labels)
+    windows = windows_of(recognizer, texts)
     found = [None] * len(windows)
     for indices, scores in model_scores(recognizer, windows, batch_size):
         decoded = recognizer.span_head.decode(scores, thresholds)
         for index, spans in zip(indices, decoded, strict=True):
             found[index] = spans
+    return entities_of(recognizer.labels, texts, windows, found, policy)
+
+
+def entities_of(labels, texts, windows, found, policy):
+    """The entities of each text, from the spans and scores that were decoded in its windows."""
     merged = merge_windows(windows, found, len(texts))
     return [
         [
@@ -59,16 +65,25 @@ def model_scores(recognizer, windows, batch_size):
     rows = min(batch_size, 1 << max(len(windows) - 1, 0).bit_length())
     sizes = rows, recognizer.settings["max_length"]
     data = EntityBatches(windows, None, *sizes, recognizer.tokenizer.pad_id)
+    for indices, _, scores in batch_scores(recognizer, data):
+        yield indices, scores
+
+
+def batch_scores(recognizer, data):
+    """Yields indices of windows, their labels, and the model's float32 output for them.
+
+    Labels and scores have one row a window.
+    """
     for number, (_, _, indices) in enumerate(data.batches):
-        inputs, _, _ = data[number]
+        inputs, labels, _ = data[number]
         scores = np.asarray(recognizer.model.predict_on_batch(inputs), "float32")[: len(indices)]
         for index, row in zip(indices, scores, strict=True):
             if not np.isfinite(row).all():
                 raise ValueError(
                     "The model gives scores that are not finite; its weights are damaged. "
-                    f"Received: text {windows[index].document}"
+                    f"Received: text {data.windows[index].document}"
                 )
-        yield indices, scores
+        yield indices, None if labels is None else labels[: len(indices)], scores
 
 
 def warm_up(recognizer, lengths, batch_size):
@@ -79,6 +94,12 @@ def warm_up(recognizer, lengths, batch_size):
     for shape in product(sorted(rows), lengths):
         recognizer.model.predict_on_batch(numeric_mask(empty_batch(shape)))
     return len(rows) * len(lengths)
+
+
+def check_policy(policy):
+    """The policy; ValueError for an unknown one."""
+    resolve({}, policy)
+    return policy
 
 
 def label_thresholds(threshold, labels):
@@ -92,11 +113,16 @@ def label_thresholds(threshold, labels):
         float32 array (labels,).
 
     Raises:
-        ValueError: for a label that is not among `labels`.
+        ValueError: for a label that is not among `labels`, or what is NaN or no number.
     """
-    if not isinstance(threshold, dict):
-        return np.full(len(labels), threshold, "float32")
-    unknown = sorted(set(threshold) - set(labels))
+    given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(labels, threshold)
+    unknown = sorted(set(given) - set(labels), key=str)
     if unknown:
         raise ValueError(f"Thresholds name labels among {labels}. Received: unknown {unknown}")
-    return np.array([threshold.get(label, 0.0) for label in labels], "float32")
+    for number in given.values():
+        if isinstance(number, bool) or not isinstance(number, Real) or math.isnan(number):
+            raise ValueError(
+                "A threshold is a number, or a dict from label to number, or None for the one that "
+                f"the recogniser keeps. Received: {threshold=}"
+            )
+    return np.array([given.get(label, 0.0) for label in labels], "float32")

@@ -1,7 +1,9 @@
+from collections.abc import Mapping
+
 import keras
 
 import keras_ext
-from keras_ext.data import check_records
+from keras_ext.data.records import trimmed_entities
 from keras_ext.metrics import score_entities
 from keras_ext.models.blocks import encoder_inputs
 from keras_ext.ops.settings import whole
@@ -10,7 +12,11 @@ from keras_ext.tasks.bundle import load_bundle, save_bundle, values_of
 from keras_ext.tasks.compilation import default_arguments
 from keras_ext.tasks.encoder import check_encoder, encode
 from keras_ext.tasks.entity_batches import text_windows
+from keras_ext.tasks.entity_policy import warn_of_nothing
+from keras_ext.tasks.entity_prediction import check_policy, label_thresholds
 from keras_ext.tasks.entity_training import Training
+from keras_ext.tasks.fitting import check_fit
+from keras_ext.tasks.inputs import as_records, as_texts
 from keras_ext.tasks.span_head import HEADS, check_head
 
 SETTINGS = {  # what a bundle holds
@@ -18,6 +24,10 @@ SETTINGS = {  # what a bundle holds
     "max_length": "a positive integer",
     "stride": "an integer",
     "head_size": "a positive integer",
+}
+LATER_SETTINGS = {
+    "threshold": "a number or an object of numbers",
+    "policy": "a string or null",
 }
 
 
@@ -28,6 +38,9 @@ class EntityRecognizer:
     start and end of an entity of each label, and the pairs above the threshold are given back as
     characters of the text. Texts longer than `max_length` tokens are read in windows that overlap
     by `stride` tokens and put together again.
+
+    The `threshold` (0 at first) and the `policy` ("nested" at first) that it reads its scores with
+    are attributes, kept in the bundle: `fit` chooses the policy, `best_threshold` sets both.
 
     Args:
         encoder: functional `keras.Model` with a dict of inputs: `BertEncoder`, `RoFormerEncoder`,
@@ -74,16 +87,27 @@ class EntityRecognizer:
         scores = self.span_head.layer(encoder.dtype_policy)(hidden, mask=inputs["padding_mask"])
         self.model = keras.Model(inputs, scores)
 
-    def _set(self, tokenizer, labels, head, max_length, stride, head_size):
-        labels = [labels] if isinstance(labels, str) else list(labels)
+    def _set(
+        self,
+        tokenizer,
+        labels,
+        head,
+        max_length,
+        stride,
+        head_size,
+        threshold=0.0,
+        policy=None,
+    ):
+        found = [] if labels is None else list(labels)
+        if isinstance(labels, str) or not all(isinstance(label, str) for label in found):
+            raise ValueError(f"Labels are a list of strings. Received: {labels=}")
+        labels = [str(label) for label in found]  # NumPy has strings of its own
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"Labels are given, each once. Received: {labels=}")
-        if not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"Labels are strings. Received: {labels=}")
         if head not in HEADS:
             raise ValueError(f"The head is one of {sorted(HEADS)}. Received: {head=}")
         self.tokenizer = tokenizer
-        self.labels = [str(label) for label in labels]
+        self.labels = labels
         # JSON, in which they are saved, has no numbers of NumPy.
         max_length, stride = whole("max_length", max_length), whole("stride", stride, least=0)
         self.settings = {
@@ -92,9 +116,36 @@ class EntityRecognizer:
             "stride": stride,
             "head_size": whole("head_size", head_size),
         }
+        self.threshold = threshold
+        self.settings["policy"] = policy if policy is None else check_policy(policy)
+        self._policy_from_data = False
         self.span_head = HEADS[head](len(labels), self.settings["head_size"])
         self._training = None
         text_windows(tokenizer, [""], max_length, stride)  # checks these two
+
+    @property
+    def threshold(self):
+        """float, or dict from label to float: the scores above which a span is an entity."""
+        return self.settings["threshold"]
+
+    @threshold.setter
+    def threshold(self, threshold):
+        label_thresholds(threshold, self.labels)  # checks it
+        if isinstance(threshold, Mapping):
+            threshold = {label: float(number) for label, number in threshold.items()}
+        else:
+            threshold = float(threshold)
+        self.settings["threshold"] = threshold
+
+    @property
+    def policy(self):
+        """ "nested", "flat" or "longest": which entities are given where some overlap."""
+        return self.settings["policy"] or "nested"
+
+    @policy.setter
+    def policy(self, policy):
+        self.settings["policy"] = check_policy(policy)
+        self._policy_from_data = False
 
     def compile(
         self, optimizer=None, learning_rate=None, weight_decay=None, ema_momentum=None, **kwargs
@@ -130,24 +181,35 @@ class EntityRecognizer:
         verbose="auto",
         seed=0,
         on_lost="report",
+        policy=None,
+        initial_epoch=0,
+        **refused,
     ):
         """Trains on records, and keeps the epoch with the best F1 on the validation records.
 
         Before training a report says how many entities there are and which of them cannot be
         learnt. Where those are most of them, or there are none at all, a warning says so, too. The
-        F1 is of exact entities in characters, against all gold entities; it is in the history as
-        `val_f1`, with `val_precision`, `val_recall` and `val_nested_f1`.
+        F1 is of exact entities in characters, against all gold entities, at the kept threshold and
+        policy; it is in the history as `val_f1`, with `val_precision`, `val_recall`,
+        `val_nested_f1`, and `val_loss`, the mean loss of the windows.
 
         Args:
             records: list of `{"text", "entities": [{"start", "end", "label"}]}`, offsets in
-                characters, end exclusive.
+                characters, end exclusive; a generator is listed once.
             validation_records: the same, or None: the weights after the last epoch are kept.
             epochs: int.
             batch_size: int, windows in a batch.
-            callbacks: list of Keras callbacks; they see `val_f1`, `CompileCounter` the batches.
+            callbacks: list of Keras callbacks, or one; they see `val_f1`, `CompileCounter` the
+                batches.
             verbose: 0 silent, 1 or "auto" report and progress bar, 2 a line an epoch.
             seed: int, of the order of batches.
             on_lost: "report", or "raise" to refuse training where an entity is lost or repeated.
+            policy: as in `predict`, kept for later predictions. None: the one that was chosen
+                before, here, by `best_threshold` or in the bundle; else "flat" where no entity of
+                the records overlaps another, "nested" where some do.
+            initial_epoch: int, epochs that count as done: the default optimizer goes on, with the
+                rate of that epoch, where else it begins anew.
+            **refused: other arguments of Keras' `fit`; an error says what there is instead.
 
         Returns:
             The Keras `History`.
@@ -158,14 +220,16 @@ class EntityRecognizer:
             RuntimeError: if `compile` was not called, or if the loss stops being finite; the
                 weights from before that epoch are then restored.
         """
+        epochs, initial_epoch = check_fit(epochs, initial_epoch, refused, data="records")
         if self._training is None:
             raise RuntimeError("Call `compile` before `fit`.")
-        epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
+        batch_size = whole("batch_size", batch_size)
+        parts = (records, validation_records, batch_size, seed, on_lost, policy)
         return self._training.fit(
-            self, records, validation_records, epochs, batch_size, callbacks, verbose, seed, on_lost
+            self, *parts, callbacks, verbose, epochs=epochs, initial_epoch=initial_epoch
         )
 
-    def evaluate(self, records, threshold=0.0, policy="nested", batch_size=32):
+    def evaluate(self, records, threshold=None, policy=None, batch_size=32):
         """Scores predictions against records: exact entities in characters.
 
         Args:
@@ -176,50 +240,67 @@ class EntityRecognizer:
             batch_size: int, windows in a batch.
 
         Returns:
-            `metrics.EntityScores`: micro, macro, per label, nested and flat entities apart.
+            `metrics.EntityScores`: micro, macro, per label, nested and flat entities apart. A
+            warning comes where nothing scores above the threshold.
         """
-        records = check_records(records)
+        records = as_records(records)
         texts = [record["text"] for record in records]
         predicted = self.predict(texts, threshold, policy, batch_size)
-        return score_entities([record["entities"] for record in records], predicted)
+        scores = score_entities([trimmed_entities(record) for record in records], predicted)
+        if scores.micro.gold and not scores.micro.predicted:
+            warn_of_nothing(self.threshold if threshold is None else threshold)
+        return scores
 
-    def predict(self, texts, threshold=0.0, policy="nested", batch_size=32):
+    def predict(self, texts, threshold=None, policy=None, batch_size=32):
         """Finds the entities in texts.
 
         Args:
-            texts: a string, or a list of strings of any length.
+            texts: a string of any length, or a record, whose `"text"` is read; or a list, an array
+                or another series of such.
             threshold: float, the score above which a span is an entity; or a dict from label to
-                float (0 for labels not in it). The probability of an entity is about
-                sigmoid(2 * score).
+                float (0 for labels not in it). None: the recogniser's own.
             policy: "nested" gives all entities, "flat" the best-scored ones that do not overlap,
-                "longest" the longest ones that do not overlap.
+                "longest" the longest ones that do not overlap. None: the recogniser's own.
             batch_size: int, windows in a batch.
 
         Returns:
-            A list of `Entity`, sorted by start, longer ones first; for a list of texts, a list of
+            A list of `Entity`, sorted by start, longer ones first; for several texts, a list of
             such lists.
 
         Raises:
-            ValueError: for a text that is not a string, an unknown label or policy, or if the
-                model gives scores that are not finite.
+            ValueError: for a text that is not a string, an unknown label or policy, a threshold
+                that is NaN, or if the model gives scores that are not finite.
         """
-        if isinstance(texts, str):
-            return self.predict([texts], threshold, policy, batch_size)[0]
-        return entity_prediction.predict_entities(self, list(texts), threshold, policy, batch_size)
+        texts, alone = as_texts(texts)
+        found = entity_prediction.predict_entities(self, texts, threshold, policy, batch_size)
+        return found[0] if alone else found
 
-    def best_threshold(self, records, batch_size=32):
-        """The threshold with the best micro F1 on validation records, exactly.
+    def best_threshold(self, records, policy=None, per_label=False, batch_size=32):
+        """Finds the threshold with the best micro F1 on validation records, exactly, and keeps it.
 
-        On texts unlike those of the training 0 is often too high.
+        The recogniser keeps it with the policy, for `predict`, `evaluate` and the bundle. On texts
+        unlike those of the training 0 is often too high. Of equally good ones the highest counts.
 
         Args:
             records: list of records.
+            policy: as in `predict`: the best threshold is another one for each.
+            per_label: bool, whether each label gets its own: for "nested" those that are best
+                together, exactly; for the others, where labels stand in each other's way, the best
+                common one is changed label by label, to the best for it, until no change of one
+                label raises the F1. A label that is best not predicted gets its highest score, or
+                the common threshold if that is higher.
             batch_size: int, windows in a batch.
 
         Returns:
-            A float for `predict` and `evaluate`; 0 if no entity is found at any threshold.
+            A float, or a dict from label to float, above -20; 0 if no entity is found at any
+            threshold.
         """
-        return entity_threshold.best_threshold(self, check_records(records), batch_size)
+        policy = check_policy(self.policy if policy is None else policy)
+        threshold = entity_threshold.best_threshold(
+            self, as_records(records), policy, per_label, batch_size
+        )
+        self.threshold, self.policy = threshold, policy
+        return threshold
 
     def warm_up(self, lengths=None, batch_size=32):
         """Runs the model once on each shape that `predict` gives it, so that no text waits.
@@ -246,16 +327,19 @@ class EntityRecognizer:
         """The scores of all pairs of tokens of a text, to look at.
 
         Args:
-            text: a string. Of one longer than `max_length` tokens, the first window is taken.
+            text: a string, or a record. Of one longer than `max_length` tokens, the first window is taken.
 
         Returns:
             scores float32 (labels, n, n), axis 1 the start, axis 2 the end, -1e30 where the end is
             before the start; and the offsets of the n tokens, int32 (n, 2), in characters.
         """
+        (text,), _ = as_texts([text], "text")
         return entity_prediction.window_span_scores(self, text)
 
     def save(self, folder):
         """Writes a bundle: model, tokenizer, labels and settings, without optimizer and loss.
+
+        The settings hold threshold and policy.
 
         Args:
             folder: path; new or empty, or of a bundle, which is replaced. It may be a mount point,
@@ -279,7 +363,7 @@ class EntityRecognizer:
                 labels do not fit its model.
         """
         config, model, tokenizer = load_bundle(
-            folder, cls.__name__, SETTINGS, labels="a list of strings"
+            folder, cls.__name__, SETTINGS, LATER_SETTINGS, labels="a list of strings"
         )
         recognizer = cls.__new__(cls)
         with values_of(folder):

@@ -2,13 +2,14 @@
 
 import warnings
 
-from keras_ext.data import check_records, plan, validate
+from keras_ext.data import plan
 from keras_ext.data.report import LOSSES
-from keras_ext.metrics import score_entities
 from keras_ext.tasks.compilation import Compilations, replicas_of
 from keras_ext.tasks.entity_batches import EntityBatches
-from keras_ext.tasks.entity_prediction import predict_entities, windows_of
+from keras_ext.tasks.entity_policy import choose_policy, warn_of_nothing
+from keras_ext.tasks.entity_validation import Validation
 from keras_ext.tasks.fitting import fit_and_keep
+from keras_ext.tasks.inputs import as_callbacks, as_records
 from keras_ext.tasks.mean_over_examples import mean_over_examples
 
 
@@ -61,19 +62,21 @@ class Training:
         recognizer,
         records,
         validation_records,
-        epochs,
         batch_size,
-        callbacks,
-        verbose,
         seed,
         on_lost,
+        policy,
+        callbacks,
+        verbose,
+        **epochs,
     ):
         """`EntityRecognizer.fit`, which describes the arguments."""
         if on_lost not in ("report", "raise"):
             raise ValueError(f'Expected "report" or "raise". Received: {on_lost=}')
+        callbacks = as_callbacks(callbacks)
         model, tokenizer = recognizer.model, recognizer.tokenizer
         max_length, stride = recognizer.settings["max_length"], recognizer.settings["stride"]
-        records = check_records(records)
+        records = as_records(records)
         windows, spans, report = plan(records, tokenizer, recognizer.labels, max_length, stride)
         if verbose:
             print(f"training data\n{report}")  # noqa: T201, the report is for the user
@@ -84,6 +87,17 @@ class Training:
             raise ValueError(
                 f"There is no text to train on: all texts are empty. Received: {len(records)=}"
             )
+        choice = choose_policy(recognizer, policy, report)
+        if verbose:
+            print(choice)  # noqa: T201
+        validation = None
+        if validation_records is not None:
+            validation_records = as_records(validation_records, "validation_records")
+            validation = Validation(recognizer, validation_records, 2 * batch_size)
+            if verbose and validation.report.lost:
+                print(f"validation data\n{validation.report}")  # noqa: T201
+            if not verbose:
+                warn_of_lost(validation.report, "validation data")
         batches = EntityBatches(
             windows,
             spans,
@@ -94,28 +108,9 @@ class Training:
             replicas=replicas_of(model),
         )
         compilation = self.compilations.get(model, self.loss, callbacks)
-        compilation.begin(epochs * len(batches))
-        if validation_records is not None:
-            validation_records = check_records(validation_records, "validation_records")
-            texts = [record["text"] for record in validation_records]
-            gold = [record["entities"] for record in validation_records]
-            text_windows = windows_of(recognizer, texts)
-            report = validate(validation_records, tokenizer, recognizer.labels, max_length, stride)
-            if verbose and report.lost:
-                print(f"validation data\n{report}")  # noqa: T201
-            if not verbose:
-                warn_of_lost(report, "validation data")
-
-        def measure():
-            arguments = {"threshold": 0.0, "policy": "nested", "batch_size": 2 * batch_size}
-            predicted = predict_entities(recognizer, texts, **arguments, windows=text_windows)
-            scores = score_entities(gold, predicted)
-            return {
-                "val_f1": scores.micro.f1,
-                "val_precision": scores.micro.precision,
-                "val_recall": scores.micro.recall,
-                "val_nested_f1": scores.nested_only.f1,
-            }
-
-        measured = None if validation_records is None else measure
-        return fit_and_keep(model, batches, epochs, callbacks, verbose, measured, "val_f1")
+        history = fit_and_keep(
+            compilation, batches, callbacks, verbose, validation, "val_f1", **epochs
+        )
+        if validation is not None and validation.in_vain:
+            warn_of_nothing(recognizer.threshold, stacklevel=4)
+        return history

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_ext.ops.settings import whole
 from keras_ext.training import CompileCounter, KeepFreedMemory, OptimizerMonitor
 from keras_ext.training.optimizer_monitor import nested
 
@@ -12,22 +13,68 @@ from keras_ext.training.optimizer_monitor import nested
 WATCHED = ("skipped_steps", "dynamic_scale", "flush", "position")
 
 
-def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
+# Arguments of Keras' `fit` that ours have not, and why, or what they have instead.
+REFUSED = {
+    "class_weight": "no class belongs to an example of {data}: repeat the rare ones instead",
+    "sample_weight": "every example counts once: repeat those that are to count more",
+    "validation_data": "there is validation_{data}",
+    "validation_split": "there is validation_{data}: take them out of the {data} beforehand",
+    "validation_freq": "it is measured after every epoch",
+    "validation_steps": "all of validation_{data} are measured",
+    "validation_batch_size": "it follows batch_size",
+    "shuffle": "the order is new in every epoch, by `seed`",
+    "steps_per_epoch": "an epoch has all {data}: pass fewer",
+}
+
+
+def check_fit(epochs, initial_epoch, refused, data):
+    """Checks arguments of a task's `fit` that are Keras'.
+
+    Args:
+        epochs: int.
+        initial_epoch: int.
+        refused: dict of all arguments that the `fit` does not have.
+        data: what it calls its data, "records" or "examples".
+
+    Returns:
+        Epochs and initial epoch, as Python ints.
+
+    Raises:
+        ValueError: for an initial epoch out of range, and an argument that Keras has.
+        TypeError: for any other argument.
+    """
+    epochs = whole("epochs", epochs, least=0)
+    initial_epoch = whole("initial_epoch", initial_epoch, least=0)
+    if initial_epoch > epochs:
+        raise ValueError(
+            "The initial epoch is the number of those that are done, of all. Received: "
+            f"{initial_epoch=}, {epochs=}"
+        )
+    for name, value in refused.items():
+        if name not in REFUSED:
+            raise TypeError(f"fit() got an unexpected keyword argument {name!r}")
+        why = REFUSED[name].format(data=data)
+        raise ValueError(f"`fit` has no {name}: {why}. Received: {name}={value!r:.80}")
+    return epochs, initial_epoch
+
+
+def fit_and_keep(compilation, batches, callbacks, verbose, measure, best, epochs, initial_epoch):
     """Trains a compiled model, and leaves the best weights in it.
 
     Training that is interrupted, or whose loss or weights are no longer finite, loses nothing: the
     best weights from before are put back.
 
     Args:
-        model: a compiled `keras.Model`.
-        batches: `keras.utils.PyDataset` with `forget()`, which is called in the end.
-        epochs: int.
-        callbacks: list of Keras callbacks, or None. They see what `measure` gives, `CompileCounter`
-            the batches.
+        compilation: the `Compilation` of a model.
+        batches: `keras.utils.PyDataset` that counts epochs, with `forget()`, called in the end.
+        callbacks: list of Keras callbacks. They see what `measure` gives, `CompileCounter` the
+            batches.
         verbose: as in `keras.Model.fit`.
         measure: function without arguments, called after each epoch; returns a dict of floats for
             the logs. None: the weights after the last epoch are kept.
         best: name in that dict, of what is to be as large as possible.
+        epochs: int.
+        initial_epoch: int, epochs that count as done.
 
     Returns:
         The Keras `History`.
@@ -35,9 +82,11 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     Raises:
         RuntimeError: if the loss stops being finite.
     """
-    data = batches
-    # Keras takes one alone, too, and lists of lists.
-    callbacks = keras.tree.flatten(callbacks or [])
+    model, data = compilation.model, batches
+    compilation.begin(epochs * len(batches), initial_epoch * len(batches))
+    if initial_epoch:
+        batches.epoch = initial_epoch - 1
+        batches.on_epoch_end()
     for callback in callbacks:
         if isinstance(callback, CompileCounter):
             batches = callback.watch(batches)
@@ -56,7 +105,12 @@ def fit_and_keep(model, batches, epochs, callbacks, verbose, measure, best):
     model._initial_epoch = None
     try:
         history = model.fit(
-            batches, epochs=epochs, callbacks=callbacks, verbose=verbose, shuffle=False
+            batches,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            callbacks=callbacks,
+            verbose=verbose,
+            shuffle=False,
         )
     except BaseException:  # an interruption by the user loses nothing, either
         keep.restore()

@@ -36,7 +36,8 @@ def render_page(items: Iterable, title: str | None = None) -> str:
 
     Each entity is underlined on a track of its own, inner ones next to the text, and named at its
     end; so crossing entities need no special case. Names are drawn by the style sheet: what is
-    copied from the page is the text alone. A legend counts the entities of each label.
+    copied from the page is the text alone. A legend counts the entities of each label. Where
+    entities have a score, a tooltip shows their `probability`.
 
     Args:
         items: Pairs `(text, entities)`, entities as in `render`.
@@ -55,8 +56,9 @@ def render_page(items: Iterable, title: str | None = None) -> str:
     >>> '<h1>Two texts</h1>' in page
     True
     """
-    items = [(text, read_spans(text, entities)) for text, entities in items]
-    counts = Counter(label for _, spans in items for _, _, label in spans)
+    items = [(text, list(entities)) for text, entities in items]
+    items = [(text, read_spans(text, each), _probabilities(each)) for text, each in items]
+    counts = Counter(label for _, spans, _ in items for _, _, label in spans)
     tints = {label: f"var(--c{order})" for order, label in enumerate(sorted(counts))}
     colours = "".join(
         # The golden angle keeps the hues of any number of labels apart.
@@ -75,12 +77,18 @@ def render_page(items: Iterable, title: str | None = None) -> str:
         "</head>\n<body>\n"
         + (f"<h1>{heading}</h1>\n" if title else "")
         + (f"<ul>{legend}</ul>\n" if legend else "")
-        + "\n".join(_article(text, spans, tints) for text, spans in items)
+        + "\n".join(_article(*item, tints) for item in items)
         + "\n</body>\n</html>\n"
     )
 
 
-def _article(text: str, spans: list, tints: dict) -> str:
+def _probabilities(entities: list) -> dict:
+    """The probability of each `(start, end, label)` that has a score."""
+    known = [entity for entity in entities if getattr(entity, "score", None)]
+    return {(*as_triple(entity)[:2], str(entity.label)): entity.probability for entity in known}
+
+
+def _article(text: str, spans: list, probabilities: dict, tints: dict) -> str:
     """One text, cut at all borders; a piece draws the tracks of all entities that cover it."""
     levels = stack_levels([(start, end) for start, end, _ in spans])
     height = max(levels, default=-1) + 1
@@ -89,7 +97,7 @@ def _article(text: str, spans: list, tints: dict) -> str:
     for first, last in pairwise(sorted(borders | {0, len(text)})):
         piece = _safe(text[first:last])
         inside = sorted(
-            (level, label, end)
+            (level, label, start, end)
             for (start, end, label), level in zip(spans, levels, strict=True)
             if start <= first and last <= end
         )
@@ -97,14 +105,20 @@ def _article(text: str, spans: list, tints: dict) -> str:
             tracks = ", ".join(
                 f"linear-gradient({tints[label]}, {tints[label]}) "
                 f"0 calc(100% - {5 * (height - 1 - level)}px) / 100% 3px no-repeat"
-                for level, label, _ in inside
+                for level, label, _, _ in inside
             )
             names = "".join(
                 f'<b style="--c: {tints[label]}" data-label="{_safe(label)}"></b>'
-                for _, label, end in inside
+                for _, label, _, end in inside
                 if end == last
             )
-            piece = f'<mark style="background: {tracks}">{piece}{names}</mark>'
+            hint = ", ".join(
+                f"{_safe(label)} {probabilities[start, end, label]:.2f}"
+                for _, label, start, end in inside
+                if (start, end, label) in probabilities
+            )
+            title = f' title="{hint}"' if hint else ""
+            piece = f'<mark{title} style="background: {tracks}">{piece}{names}</mark>'
         pieces.append(piece)
     return f'<article dir="auto" style="--n: {height}">{"".join(pieces)}</article>'
 

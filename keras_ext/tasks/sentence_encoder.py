@@ -5,6 +5,8 @@ from keras_ext.tasks import sentence_evaluation, sentence_search, sentence_vecto
 from keras_ext.tasks.bundle import load_bundle, save_bundle, values_of
 from keras_ext.tasks.compilation import default_arguments
 from keras_ext.tasks.encoder import check_encoder
+from keras_ext.tasks.fitting import check_fit
+from keras_ext.tasks.inputs import as_texts, text_list
 from keras_ext.tasks.sentence_model import check_settings, project, sentence_model
 from keras_ext.tasks.sentence_training import SentenceTraining
 
@@ -116,6 +118,8 @@ class SentenceEncoder:
         callbacks=None,
         verbose="auto",
         seed=0,
+        initial_epoch=0,
+        **refused,
     ):
         """Trains on examples, and keeps the epoch that is best on the validation examples.
 
@@ -134,9 +138,11 @@ class SentenceEncoder:
             batch_size: int, examples in a batch: each is the negative of all others.
             chunk_size: int, examples that the encoder sees at once, whatever the size of the batch
                 (`training.CachedContrastiveModel`); None: the whole batch.
-            callbacks: list of Keras callbacks.
+            callbacks: list of Keras callbacks, or one.
             verbose: 0 silent, 1 or "auto" report and progress bar, 2 a line an epoch.
             seed: int, of the order of batches.
+            initial_epoch: int, epochs that count as done, as in `EntityRecognizer.fit`.
+            **refused: other arguments of Keras' `fit`; an error says what there is instead.
 
         Returns:
             The `History`.
@@ -145,18 +151,22 @@ class SentenceEncoder:
             ValueError: for examples that do not fit together or lack a text.
             RuntimeError: if `compile` was not called, or if the loss stops being finite.
         """
+        epochs, initial_epoch = check_fit(epochs, initial_epoch, refused, data="examples")
         if self._training is None:
             raise RuntimeError("Call `compile` before `fit`.")
-        epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
+        batch_size = whole("batch_size", batch_size)
         chunk_size = None if chunk_size is None else whole("chunk_size", chunk_size)
         parts = (examples, validation_examples, batch_size, chunk_size, seed)
-        return self._training.fit(self, *parts, epochs, callbacks, verbose)
+        return self._training.fit(
+            self, *parts, callbacks, verbose, epochs=epochs, initial_epoch=initial_epoch
+        )
 
     def encode(self, texts, batch_size=64, normalize=None, truncate_dim=None, progress=False):
         """The vectors of texts, sorted by length and padded in batches, 8,192 texts at a time.
 
         Args:
-            texts: a string, or a list of strings. An empty one has a vector, too.
+            texts: a string, or a record, whose `"text"` is read; or a list, an array or another
+                series of such. An empty one has a vector, too.
             batch_size: int, texts in a batch.
             normalize: bool, whether the vectors get length 1. None: as the encoder was made.
             truncate_dim: int, components that are kept, the first ones, of an encoder trained with
@@ -164,13 +174,12 @@ class SentenceEncoder:
             progress: bool, whether to show a progress bar.
 
         Returns:
-            float32 (texts, d); of a string (d,).
+            float32 (texts, d); of one alone (d,).
 
         Raises:
             ValueError: for a text that is not a string, or vectors that are not finite.
         """
-        alone = isinstance(texts, str)
-        texts = [texts] if alone else list(texts)
+        texts, alone = as_texts(texts)
         vectors = sentence_vectors.encode_texts(
             self, texts, batch_size, normalize, truncate_dim, progress
         )
@@ -251,7 +260,7 @@ class SentenceEncoder:
             units: int, components that are kept, those of largest variance. None: all.
             batch_size: int, as in `encode`.
         """
-        vectors = self.encode(list(texts), batch_size, normalize=False)
+        vectors = self.encode(text_list(texts, "texts"), batch_size, normalize=False)
         layer = whitening(vectors, units, name=f"whitening_{len(self.model.layers)}")
         self.model = project(self.model, layer, self.settings["normalize"])
         self._training = None

@@ -9,6 +9,7 @@ import numpy as np
 from keras_ext.data import check_examples
 from keras_ext.metrics import best_threshold, pearson, retrieval_scores, spearman
 from keras_ext.ops.settings import whole
+from keras_ext.tasks.inputs import text_list
 from keras_ext.tasks.sentence_search import comparable, exact_best
 from keras_ext.tasks.sentence_vectors import encode_texts, remembering
 
@@ -121,9 +122,7 @@ def evaluate(encoder, examples, corpus, k, relevant, batch_size, tokenize=None):
             "Only scores can be relevant or not: all other examples are. Expected scored pairs, or "
             f"no `relevant`. Received: {relevant=}, {len(columns[0])} {kind}"
         )
-    if isinstance(corpus, str):
-        raise ValueError(f"Expected a list of texts. Received: corpus={corpus!r:.80}")
-    corpus = list(corpus)
+    corpus = text_list(corpus, "corpus")
     # Each text once, whatever columns it stands in.
     places = {}
     for texts in [*columns, corpus]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_ext.ops.settings import whole
+from keras_ext.tasks.inputs import as_texts, text_list
 from keras_ext.tasks.sentence_vectors import unit_rows
 
 BLOCK = 2**22  # scores that are in memory at once
@@ -37,12 +38,12 @@ def similarity(encoder, first, second, batch_size):
 
 def search(encoder, queries, corpus, k, index, batch_size):
     """`SentenceEncoder.search`, which describes the arguments."""
-    if isinstance(queries, str):
-        return search(encoder, [queries], corpus, k, index, batch_size)[0]
-    k = whole("k", k)
+    alone, k = False, whole("k", k)
+    if not _is_vectors(queries):
+        queries, alone = as_texts(queries, "queries")
     if index not in ("numpy", "faiss"):
         raise ValueError(f'Expected the index "numpy" or "faiss". Received: {index=}')
-    corpus = corpus if _is_vectors(corpus) or isinstance(corpus, str) else list(corpus)
+    corpus = corpus if _is_vectors(corpus) else text_list(corpus, "corpus")
     if not len(corpus):
         raise ValueError("There is nothing to search in: the corpus is empty.")
     texts = [None] * len(corpus) if _is_vectors(corpus) else corpus
@@ -51,10 +52,11 @@ def search(encoder, queries, corpus, k, index, batch_size):
     _check_dimensions(queries, vectors)
     best = faiss_best if index == "faiss" else exact_best
     scores, places = best(queries, vectors, min(k, len(corpus)))
-    return [
+    hits = [
         [Hit(int(i), float(s), texts[i]) for i, s in zip(row, of_row, strict=True)]
         for row, of_row in zip(places, scores, strict=True)
     ]
+    return hits[0] if alone else hits
 
 
 def exact_best(queries, corpus, k):
@@ -118,11 +120,7 @@ def _vectors(encoder, given, batch_size, name):
                 f"{name} of shape {given.shape}, finite: {np.isfinite(vectors).all()}"
             )
     else:
-        if isinstance(given, str):
-            raise ValueError(
-                f"Expected a list of texts, or vectors. Received: {name}={given!r:.80}"
-            )
-        vectors = encoder.encode(list(given), batch_size=batch_size)
+        vectors = encoder.encode(text_list(given, name), batch_size=batch_size)
     return comparable(vectors, encoder.settings["score"])
 
 

@@ -1,6 +1,7 @@
 """What `SentenceEncoder.fit` adds to Keras' training: examples as batches, groups, a measure."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from keras_ext.losses import CoSENT, InfoNCE
 from keras_ext.losses.contrastive import ABSENT, NO_GROUP
 from keras_ext.tasks.compilation import Compilations, guarded, replicas_of, strategy_scope
 from keras_ext.tasks.fitting import fit_and_keep
+from keras_ext.tasks.inputs import as_callbacks
 from keras_ext.tasks.mean_over_examples import mean_over_examples
 from keras_ext.tasks.sentence_evaluation import evaluate, measures
 from keras_ext.tasks.sentence_inputs import ExampleBatches, token_rows
@@ -62,11 +64,14 @@ class SentenceTraining:
         batch_size,
         chunk_size,
         seed,
-        epochs,
         callbacks,
         verbose,
+        **epochs,
     ):
         """`SentenceEncoder.fit`, which describes the arguments."""
+        callbacks = as_callbacks(callbacks)
+        if isinstance(validation_examples, Iterator):
+            validation_examples = list(validation_examples)  # they are read after each epoch
         kind, columns, labels = check_examples(examples)
         best = None if validation_examples is None else _best_by(validation_examples)
         targets = text_groups(columns) if labels is None else labels
@@ -93,8 +98,7 @@ class SentenceTraining:
         scored = labels is not None
         model = self._trained(chunk_size, scored, texts=len(rows))
         loss = default_loss(scored, encoder.settings["score"]) if self.loss is None else self.loss
-        self.compilations.get(model, loss, callbacks).begin(epochs * len(batches))
-
+        compilation = self.compilations.get(model, loss, callbacks)
         tokenize = remembering(encoder)
 
         def measure():
@@ -103,7 +107,7 @@ class SentenceTraining:
             return measures(scores, "val_")
 
         measured = None if best is None else measure
-        return fit_and_keep(model, batches, epochs, callbacks, verbose, measured, best)
+        return fit_and_keep(compilation, batches, callbacks, verbose, measured, best, **epochs)
 
     def _trained(self, chunk_size, scored, texts):
         """The model that is trained: the vectors of examples of some texts, with the head."""

@@ -27,9 +27,6 @@ def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress, 
             f"Expected a truncate_dim from 1 to {width}, the dimension of the vectors. "
             f"Received: {truncate_dim=}"
         )
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f"A text must be a str. Received: texts[{index}]={text!r:.80}")
     normalizes = encoder.settings["normalize"]
     normalize = normalizes if normalize is None else normalize
     model = encoder.model if normalize else bare_model(encoder)

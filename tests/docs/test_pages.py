@@ -21,7 +21,13 @@ def policy():
 
 @pytest.mark.parametrize(
     ("name", "blocks"),
-    [("optimizers.md", 8), ("attention.md", 7), ("sentence_vectors.md", 5), ("training.md", 2)],
+    [
+        ("optimizers.md", 8),
+        ("attention.md", 7),
+        ("sentence_vectors.md", 5),
+        ("training.md", 2),
+        ("entities.md", 11),
+    ],
 )
 def test_the_code_prints_what_the_page_shows(tmp_path, policy, name, blocks):
     page, names, count = (DOCS / name).read_text("utf-8"), {}, 0

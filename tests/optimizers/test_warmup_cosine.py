@@ -21,6 +21,8 @@ def test_values_are_those_of_the_formula(steps):
     for step in sorted({0, 1, steps // 10, steps // 2, steps - 1, steps, steps + 5}):
         expected = reference(0.25, steps, step)
         np.testing.assert_allclose(schedule(step), expected, rtol=1e-5, atol=1e-8)
+        later = WarmupCosine(0.25, steps, offset=step)
+        np.testing.assert_allclose(later(0), expected, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="traces are TensorFlow's")
@@ -36,9 +38,9 @@ def test_a_traced_function_follows_the_number_of_steps():
         return schedule(step)
 
     assert float(rate(tf.constant(5))) == pytest.approx(reference(1.0, 20, 5))
-    schedule.steps = 7
-    assert schedule.steps == 7
-    assert float(rate(tf.constant(5))) == pytest.approx(reference(1.0, 7, 5))
+    schedule.steps, schedule.offset = 7, 1
+    assert (schedule.steps, schedule.offset) == (7, 1)
+    assert float(rate(tf.constant(4))) == pytest.approx(reference(1.0, 7, 5))
     assert len(traces) == 1
 
 

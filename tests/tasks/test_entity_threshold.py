@@ -2,6 +2,7 @@
 
 import random
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_ext.data import Tokenizer
+from keras_ext.data import Tokenizer, resolve
 
 LABELS = ["person", "place", "river"]
 SIZE = 2
@@ -120,7 +121,7 @@ def test_equals_the_threshold_from_entities(recognizer, head, seed, mean, step, 
     records = random_records(random.Random(seed), recognizer)
     expected = from_entities(recognizer, records)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keras_ext.tasks.entity_threshold.CHUNK", chunk)
+        patch.setattr("keras_ext.tasks.threshold_states.CHUNK", chunk)
         assert recognizer.best_threshold(records, batch_size=4) == expected
 
 
@@ -155,3 +156,125 @@ def test_of_equal_f1_the_higher_threshold_counts(new_recognizer):
     assert recognizer.best_threshold([{"text": "Ada", "entities": gold}]) == 7.0
     assert recognizer.best_threshold([{"text": "Ada", "entities": gold[1:]}]) == (2.0 - 20.0) / 2
     assert recognizer.best_threshold([{"text": "Ada", "entities": []}]) == 0.0
+
+
+def decoded_f1(candidates, records, thresholds, policy):
+    """The F1 of decoding these candidates, a dict for each text, at a threshold for each label."""
+    hits = predicted = total = 0
+    for scores, record in zip(candidates, records, strict=True):
+        above = {span: score for span, score in scores.items() if score > thresholds[span[0]]}
+        given = resolve(above, policy)
+        gold = {(e["label"], e["start"], e["end"]) for e in record["entities"]}
+        hits += len({(LABELS[kind], start, end) for kind, start, end in given} & gold)
+        predicted += len(given)
+        total += len(gold)
+    return 2 * hits / max(predicted + total, 1)
+
+
+def candidates_of(recognizer, records):
+    """The spans above -20 of each text."""
+    texts = [record["text"] for record in records]
+    return [
+        {(LABELS.index(e.label), e.start, e.end): e.score for e in entities}
+        for entities in recognizer.predict(texts, threshold=FLOOR, policy="nested")
+    ]
+
+
+def few_records(rng, recognizer):
+    """Few tokens, so that all thresholds can be tried."""
+    texts = ["".join(rng.choices("Ada é中🙂", k=k)) for k in rng.choice([[2], [3, 0, 2], [5, 3]])]
+    records = []
+    for text, entities in zip(texts, recognizer.predict(texts, threshold=-1e9), strict=True):
+        gold = [(e.start, e.end, e.label) for e in entities if rng.random() < 0.2]
+        gold += [(0, 1, "planet")] * (rng.random() < 0.3)
+        keys = "start", "end", "label"
+        gold = [dict(zip(keys, entity, strict=True)) for entity in gold]
+        records.append({"text": text, "entities": gold})
+    return records
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    mean=st.sampled_from([0.0, -4.0, -19.0]),
+    step=st.sampled_from([None, 0.5, 4.0]),
+    policy=st.sampled_from(["nested", "flat", "longest"]),
+)
+def test_no_threshold_is_better_whatever_the_policy(recognizer, head, seed, mean, step, policy):
+    recognizer.model = RandomScores(head, seed, mean, step)
+    recognizer.policy = "nested"
+    records = few_records(random.Random(seed), recognizer)
+    candidates = candidates_of(recognizer, records)
+    levels = sorted({score for scores in candidates for score in scores.values()} | {-20.0})
+    tried = [decoded_f1(candidates, records, 3 * [level], policy) for level in levels]
+    best = recognizer.best_threshold(records, policy=policy)
+    assert recognizer.policy == policy
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where nothing can be found
+        assert recognizer.evaluate(records).micro.f1 == pytest.approx(max(tried), abs=1e-12)
+        each = recognizer.best_threshold(records, per_label=True)
+        f1 = recognizer.evaluate(records).micro.f1
+    assert f1 == pytest.approx(decoded_f1(candidates, records, list(each.values()), policy))
+    assert f1 >= max(tried) - 1e-12
+    # No change of one label makes it better, and, where labels do not meet, no change at all.
+    for kind, label in enumerate(LABELS):
+        for level in levels:
+            others = [*each.values()][:kind] + [level] + [*each.values()][kind + 1 :]
+            assert decoded_f1(candidates, records, others, policy) <= f1 + 1e-12, (label, best)
+    if policy == "nested":
+        assert f1 == pytest.approx(best_of_all(candidates, records), abs=1e-12)
+
+
+def best_of_all(candidates, records):
+    """The best F1 of "nested", by every combination of numbers predicted of each label."""
+    totals = sum(len({(*e.values(),) for e in record["entities"]}) for record in records)
+    reached = {0: 0}  # predicted -> the most hits
+    for kind, label in enumerate(LABELS):
+        scored = [
+            (score, {"start": start, "end": end, "label": label} in record["entities"])
+            for scores, record in zip(candidates, records, strict=True)
+            for (this, start, end), score in scores.items()
+            if this == kind
+        ]
+        cuts = {(0, 0)}
+        for level, _ in scored:
+            above = [hit for score, hit in scored if score >= level]
+            cuts.add((len(above), sum(above)))
+        sums = [(p + n, h + m) for p, h in reached.items() for n, m in cuts]
+        reached = {p: max(h for q, h in sums if q == p) for p, _ in sums}
+    return max(2 * h / max(p + totals, 1) for p, h in reached.items())
+
+
+def test_neighbouring_scores_are_told_apart(new_recognizer):
+    """Between two neighbours in float32 there is no number: the lower one is the threshold."""
+    high = np.float32(3.0)
+    low = np.nextafter(high, np.float32(0.0))
+
+    class TwoScores:
+        def predict_on_batch(self, inputs):
+            scores = np.full((1, 1, 5, 5), -1e30, "float32")
+            scores[0, 0, [1, 2], [1, 2]] = [high, low]
+            return scores
+
+    for pair, gold in ((1, 0), (0, 1)):
+        recognizer = new_recognizer("full", labels=["person"], max_length=5, stride=0)
+        recognizer.model = TwoScores()
+        entities = [{"start": gold, "end": gold + 1, "label": "person"}]
+        for policy in ("nested", "flat", "longest"):
+            recognizer.best_threshold([{"text": "Ada", "entities": entities}], policy=policy)
+            scores = recognizer.evaluate([{"text": "Ada", "entities": entities}])
+            assert scores.micro.predicted == 1 + gold, pair
+
+
+def test_a_label_without_entities_is_not_predicted_nor_made_easier(head, new_recognizer):
+    """Where all its scores are low it gets the common threshold."""
+    recognizer = new_recognizer(head, labels=LABELS, max_length=10, stride=4, head_size=SIZE)
+    recognizer.model = RandomScores(head, seed=3)
+    text = "Ada Ada"
+    first = max(recognizer.predict(text), key=lambda e: e.score * (e.label == "person"))
+    gold = {"start": first.start, "end": first.end, "label": "person"}
+    record = {"text": text, "entities": [gold]}
+    common = recognizer.best_threshold([record])
+    each = recognizer.best_threshold([record], per_label=True)
+    assert min(each["place"], each["river"]) >= common
+    assert {e.label for e in recognizer.predict(text)} == {"person"}

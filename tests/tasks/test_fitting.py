@@ -184,3 +184,43 @@ def test_warm_up_of_an_encoder_that_compiles_each_shape():
     encoder.encode(["red car", "grey sky and a very old tree", "a"] * 3, batch_size=4)
     assert seen == warm
     assert shapes(seen) == {(4, 16), (4, 32)}
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes the rate of each step; ends training before an epoch, if one is given."""
+
+    def __init__(self, last=None):
+        super().__init__()
+        self.last, self.rates = last, []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch + 1 == self.last
+
+
+@TASKS
+def test_a_fit_from_an_initial_epoch_goes_on_as_if_it_had_not_ended(make):
+    task, data, arguments = make()
+    start = task.model.get_weights()
+    task.compile(learning_rate=0.01)
+    watch = Watch()
+    whole = task.fit(data, epochs=4, callbacks=watch, **arguments).history["loss"]
+    expected = task.model.get_weights()
+    task.model.set_weights(start)
+    parts = Watch(last=2), Watch()
+    task.fit(data, epochs=4, callbacks=parts[0], **arguments)
+    history = task.fit(data, epochs=4, initial_epoch=2, callbacks=parts[1], **arguments)
+    assert history.epoch == [2, 3]
+    np.testing.assert_allclose(history.history["loss"], whole[2:], rtol=1e-4)
+    np.testing.assert_allclose(parts[0].rates + parts[1].rates, watch.rates, rtol=1e-6)
+    for found, wanted in zip(task.model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
+    # An optimizer without a past has the rates of those epochs, too, and the next fit begins anew.
+    task.compile(learning_rate=0.01)
+    fresh, anew = Watch(), Watch()
+    task.fit(data, epochs=4, initial_epoch=2, callbacks=fresh, **arguments)
+    np.testing.assert_allclose(fresh.rates, parts[1].rates, rtol=1e-6)
+    task.fit(data, epochs=4, callbacks=anew, **arguments)
+    np.testing.assert_allclose(anew.rates, watch.rates, rtol=1e-6)

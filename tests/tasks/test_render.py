@@ -185,6 +185,14 @@ def test_tracks_of_a_page_are_as_many_as_entities_cover_a_piece():
     ]
 
 
+def test_a_tooltip_has_the_probabilities_of_what_covers_a_piece():
+    entities = [Entity(0, 4, "<x>", score=2.0), Entity(2, 4, "y", score=-1.0), (0, 1, "z")]
+    page = render("abcd", entities, format="html")
+    titles = re.findall(r"<mark(.*?) style", page)
+    assert titles == [' title="&lt;x&gt; 0.88"'] * 2 + [' title="y 0.27, &lt;x&gt; 0.88"']
+    assert "title=" not in render("abcd", [Entity(0, 4, "x")], format="html").split("<article")[1]
+
+
 @settings(max_examples=150, deadline=None)
 @given(texts_with_entities(), st.integers(8, 40))
 def test_any_text_keeps_its_width_and_its_page(case, width):
