@@ -26,7 +26,7 @@ def policy():
         ("attention.md", 7),
         ("sentence_vectors.md", 5),
         ("training.md", 2),
-        ("entities.md", 11),
+        ("entities.md", 12),
     ],
 )
 def test_the_code_prints_what_the_page_shows(tmp_path, policy, name, blocks):

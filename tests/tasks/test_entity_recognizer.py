@@ -393,3 +393,15 @@ def test_bad_texts(trained):
     with pytest.raises(ValueError, match="policy"):
         trained.predict("Ada", policy="best")
     assert trained.predict([]) == []
+
+
+def test_blanks_at_the_edges_of_gold_entities_cost_nothing(new_recognizer, monkeypatch):
+    """`fit` learns the entities without them, so nobody can predict them."""
+    recognizer = new_recognizer()
+    label = recognizer.labels[0]
+    records = [{"text": "Mara works", "entities": [{"start": 0, "end": 5, "label": label}]}]
+    found = [[Entity(0, 4, label, "Mara", 1.0)]]
+    monkeypatch.setattr(recognizer, "predict", lambda *_: found)
+    assert recognizer.evaluate(records).micro.f1 == 1.0
+    outside = [{"text": "Mara", "entities": [{"start": 0, "end": 5, "label": label}]}]
+    assert recognizer.evaluate(outside).micro.f1 == 0.0
