@@ -45,9 +45,9 @@ def check_fit(epochs, initial_epoch, refused, data):
     """
     epochs = whole("epochs", epochs, least=0)
     initial_epoch = whole("initial_epoch", initial_epoch, least=0)
-    if initial_epoch > epochs:
+    if initial_epoch > max(epochs - 1, 0):
         raise ValueError(
-            "The initial epoch is the number of those that are done, of all. Received: "
+            "The initial epoch is the number of those that are done, fewer than all. Received: "
             f"{initial_epoch=}, {epochs=}"
         )
     for name, value in refused.items():
