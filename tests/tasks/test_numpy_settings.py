@@ -21,7 +21,8 @@ def test_a_recognizer_with_settings_of_numpy_is_saved_and_loaded(new_recognizer,
     recognizer.fit(records[:4], records[:2], **FIT)
     recognizer.save(tmp_path / "bundle")
     loaded = EntityRecognizer.load(tmp_path / "bundle")
-    assert loaded.settings == {"head": "efficient", "max_length": 16, "stride": 4, "head_size": 8}
+    sizes = {"head": "efficient", "max_length": 16, "stride": 4, "head_size": 8}
+    assert loaded.settings == {**sizes, "threshold": 0.0, "policy": recognizer.policy}
     assert loaded.labels == ["person", "place"]
     text, arguments = records[0]["text"], {"threshold": np.float32(-1), "batch_size": np.int64(2)}
     assert len(loaded.predict(text, **arguments)) == len(recognizer.predict(text, **arguments))
@@ -54,7 +55,7 @@ def test_sizes_of_a_recognizer_that_are_no_integers_are_refused(new_recognizer, 
 
 @pytest.mark.parametrize("labels", [["a", 1], [None], [np.int64(3)]])
 def test_labels_that_are_no_strings_are_refused(new_recognizer, labels):
-    with pytest.raises(ValueError, match="Labels are strings. Received: labels="):
+    with pytest.raises(ValueError, match="Labels are a list of strings. Received: labels="):
         new_recognizer(labels=labels)
 
 
@@ -66,7 +67,7 @@ def test_numbers_that_are_none_are_refused_before_any_work(new_recognizer, recor
             with pytest.raises(ValueError, match=f"Expected {name} to be a finite number"):
                 task.compile(**bad)
         task.compile()
-        for bad in ({"epochs": 1.0}, {"batch_size": True}, {"batch_size": 0}, {"epochs": 0}):
+        for bad in ({"epochs": 1.0}, {"batch_size": True}, {"batch_size": 0}, {"epochs": -1}):
             (name,) = bad
             with pytest.raises(ValueError, match=f"Expected {name} to be an int"):
                 task.fit(data, verbose=0, **bad)
