@@ -53,6 +53,7 @@ def check_output(folder, printed, dev):
     "options",
     [("--jit",), ("--precision", "mixed_bfloat16"), ("--precision", "mixed_float16", "--head", "full")],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:No span scores above the threshold")  # after one epoch
 def test_from_scratch_on_the_users_files(tmp_path, files, options):
     printed = run_example(
         tmp_path / "out",
