@@ -7,14 +7,17 @@ A row is told by its keys. What looks like annotations and is not known is an er
 import re
 from numbers import Integral
 
+from keras_ext.data.mentions import MENTIONS
+
 # Where annotations stand, and what the parts of one are called; ends are exclusive.
 _LISTS = ("entities", "spans", "ents", "label", "labels", "annotations")
 _START = ("start", "start_offset", "begin")
 _END = ("end", "end_offset")
 _LABEL = ("label", "labels", "type", "entity_group")
-_MENTION = ("text", "mention", "entity", "value", "word")
 # Of these keys of the same tools nothing is an entity.
 _OTHER = ("text", "data", "tokens", "sents", "cats", "meta", "relations", "predictions")
+# Unknown keys of which the name says that there are annotations.
+_NAME = re.compile(r"(^|.*_)(ner|bio|iob|tags?|labels?|(entit|annotat|span|mention|triple|spo).*)")
 _TAG = re.compile(r"O|[BIMESLU]-.+")
 
 
@@ -73,14 +76,22 @@ def cmeee_entity(item):
 
 def _key(row):
     """The key of the annotations, `None` if the row has none."""
-    strange = [key for key in row if key not in _LISTS + _OTHER and _annotates(row[key])]
+    found = [key for key in _LISTS if key in row and (key == "entities" or row[key] is not None)]
+    lists = [key for key in found if isinstance(row[key], (list, tuple))]
+    # spaCy's groups of spans stand beside its list of entities.
+    groups = (
+        [key for key in found if key != "label" and isinstance(row[key], dict)] if lists else []
+    )
+    others = [key for key in row if key not in _LISTS + _OTHER]
+    strange = [key for key in groups + others if _annotates(row[key])]
+    if not found and "text" in row:
+        strange += [key for key in others if row[key] and _named(key, row[key])]
+        strange += ["start"] if _is_entity(row) else []
     if strange:
         raise ValueError(
             f"annotations under an unknown key. Expected one of {list(_LISTS)}. Received: "
             f"{strange[0]}={row[strange[0]]!r:.80}"
         )
-    found = [key for key in _LISTS if key in row and (key == "entities" or row[key] is not None)]
-    lists = [key for key in found if isinstance(row[key], (list, tuple))]
     if isinstance(row.get("label"), dict):
         lists.append("label")
     full = [key for key in lists if row[key] and (len(lists) == 1 or _annotates(row[key]))]
@@ -94,21 +105,39 @@ def _key(row):
     return (full or lists or [None])[0]
 
 
-def _annotates(value):
-    """Whether a value looks like annotations of a text."""
+def _named(key, value):
+    return isinstance(value, (list, dict)) and _NAME.fullmatch(key.casefold()) is not None
+
+
+def _is_entity(row):
+    """Whether the row itself has the keys of one entity."""
+    starts, ends = (any(_is_offset(row.get(key)) for key in keys) for keys in (_START, _END))
+    return (
+        starts and ends and any(isinstance(row.get(key), str) for key in (*_LABEL, *MENTIONS[1:]))
+    )
+
+
+def _annotates(value, listed=False):
+    """Whether a value looks like annotations of a text, or holds some; `listed`: inside a list."""
+    if isinstance(value, str):
+        tags = value.split()
+        return not listed and len(tags) > 1 and _are_tags(tags)
     if isinstance(value, dict):
         inner = list(value.values())
-        return bool(inner) and all(
-            isinstance(places, (list, dict)) and _holds_places(places) for places in inner
-        )
+        places = inner and all(isinstance(x, (list, dict)) and _holds_places(x) for x in inner)
+        words = ("start", "begin", "offset")
+        if places or listed and any(word in key.lower() for key in value for word in words):
+            return True
+        return any(_annotates(part, listed) for part in inner if isinstance(part, (list, dict)))
     if not isinstance(value, list) or not value:
         return False
-    first = value[0]
-    if isinstance(first, dict):
-        return any(word in key.lower() for key in first for word in ("start", "begin", "offset"))
-    if isinstance(first, (list, tuple)):
-        return sum(map(_is_offset, first)) >= 2 and any(isinstance(part, str) for part in first)
-    return all(isinstance(tag, str) and _TAG.fullmatch(tag) for tag in value)
+    if sum(map(_is_offset, value)) >= 2 and any(isinstance(part, str) for part in value):
+        return True
+    return _are_tags(value) or any(_annotates(part, listed=True) for part in value)
+
+
+def _are_tags(values):
+    return all(isinstance(tag, str) and _TAG.fullmatch(tag) for tag in values)
 
 
 def _holds_places(value):
@@ -156,7 +185,7 @@ def _entities(item):
             f"{item!r:.80}"
         )
     labels = parts["label"] if isinstance(parts["label"], list) else [parts["label"]]
-    mention = next((item[key] for key in _MENTION if isinstance(item.get(key), str)), None)
+    mention = next((item[key] for key in MENTIONS if isinstance(item.get(key), str)), None)
     given = {} if mention is None else {"text": mention}
     return [{**parts, "label": label, **given} for label in labels]
 
@@ -175,6 +204,7 @@ def _label_studio(row, left_out):
         raise ValueError(f'"annotations" of a task must be a list. Received: {done!r:.80}')
     done = [one for one in done if not one.get("was_cancelled")]
     if not done:
+        left_out["predictions of a model"] += len(row.get("predictions") or ())
         return record
     left_out["second annotations of one text"] += len(done) - 1
     record["entities"] = []

@@ -24,8 +24,9 @@ def convert_offsets(
         List of new records.
 
     Raises:
-        ValueError: If an offset lies inside a character or outside its text, or an entity names its
-            mention, as `"text"`, and the new offsets give another.
+        ValueError: If an offset lies inside a character or before the first one, or, in other units
+            than characters, behind the text, or an entity names its mention, as `"text"`, and the
+            new offsets give another.
 
     Example:
 
@@ -40,10 +41,11 @@ def convert_offsets(
     for index, record in enumerate(records):
         for entity in record.get("entities", ()):
             start, end = counting.place(record["text"], entity["start"], entity["end"])
-            if start is None or end is None:
+            if start is None or end is None or start < 0 <= entity["start"]:
                 raise ValueError(
                     f"{record_name(record, index, source)}: an offset is no border of a character. "
-                    f"Expected offsets in {unit}. Received: entity={entity}"
+                    f"Expected offsets in {unit}{' from 1' if one_based else ''}. Received: "
+                    f"entity={entity}"
                 )
             entity.update(start=start, end=end)
     return check_records(records, source, labelled=False)

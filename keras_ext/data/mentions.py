@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 # Under which of these keys an entity may carry its mention.
-MENTIONS = ("text", "mention", "entity", "value")
+MENTIONS = ("text", "mention", "entity", "value", "word")
 UNITS = ("characters", "utf16", "bytes")
 # The largest code points of one, two, ... units.
 _WIDTHS = {"utf16": [0xFFFF], "bytes": [0x7F, 0x7FF, 0xFFFF]}

@@ -11,7 +11,7 @@ def check_records(records, source="records", labelled=True, mentions=True):
     A record is `{"text": str, "entities": [{"start": int, "end": int, "label": str}, ...]}`.
     Offsets count code points, `end` is exclusive. Further keys, such as `"id"`, are kept. Whether
     a span lies inside its text is not judged here: `validate` counts those. An entity that carries
-    its mention, as `"text"`, `"mention"`, `"entity"` or `"value"`, must have it at its offsets.
+    its mention, as `"text"`, `"mention"`, `"entity"`, `"value"` or `"word"`, must have it there.
 
     Args:
         records: Iterable of records. It is not changed.

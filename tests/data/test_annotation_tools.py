@@ -105,6 +105,7 @@ def test_one_place_with_two_labels_is_two_entities(read):
         ([row(spans=[MARA], answer="accept"), row(answer="ignore")], [[MARA]], "1 records that were"),
         ([row(entities=[MARA], relations=[{"id": 1}, {"id": 2}])], [[MARA]], "2 relations"),
         ([task(labels(0, 4, "PER"), {"type": "relation"})], [[MARA]], "1 results that label no span"),
+        ([task(labels(0, 4, "PER")), {**task(), "annotations": [], "predictions": [1]}], [[MARA], None], "1 predictions of a model"),
         ([{**task(labels(0, 4, "PER")), "annotations": task(labels(0, 4, "PER"))["annotations"] * 2}], [[MARA]], "1 second annotations"),
     ],
 )  # fmt: skip
@@ -112,7 +113,7 @@ def test_what_is_known_and_not_read_is_counted(tmp_path, rows, entities, message
     path = tmp_path / "file.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     with pytest.warns(UserWarning, match=f"file.jsonl: left out: {message}"):
-        assert [record["entities"] for record in read_records(path)] == entities
+        assert [record.get("entities") for record in read_records(path)] == entities
 
 
 def test_annotated_as_empty_differs_from_not_annotated(read):
@@ -120,6 +121,8 @@ def test_annotated_as_empty_differs_from_not_annotated(read):
     assert read(task()) == [[]]
     assert read(row(), row(meta={"source": "x"}, id=4), {**task(), "annotations": []}) == [None] * 3
     assert read(task(labels(0, 4, "PER"), was_cancelled=True)) == [None]
+    assert read(row(metadata={"offset": 3}, start=0, end=19, title="x")) == [None]
+    assert read(row(label=[], tags=["news"], ner={"model": ["x"]})) == [[]]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,16 @@ def test_annotated_as_empty_differs_from_not_annotated(read):
         (row(ner=[{"begin": 0, "stop": 4, "tag": "PER"}]), "unknown key.*Received: ner="),
         (row(mentions={"PER": [[0, 4]]}), "unknown key.*Received: mentions="),
         (row(ner_tags=["B-PER", "O", "O", "B-LOC"]), "unknown key.*Received: ner_tags="),
+        (row(tokens=TEXT.split(), ner_tags=[1, 0, 0, 5]), "unknown key.*Received: ner_tags="),
+        (row(tags="B-PER O O B-LOC"), "unknown key.*Received: tags="),
+        (row(ner={"PER": ["Mara"]}), "unknown key.*Received: ner="),
+        (row(mentions=[{"name": "Mara", "type": "PER"}]), "unknown key.*Received: mentions="),
+        (row(spo_list=[{"subject": "Mara"}]), "unknown key.*Received: spo_list="),
+        (row(annotation=[{"label": ["PER"], "points": [MARA]}]), "unknown key.*annotation="),
+        (row(found=[{"entity_index": {"begin": 0, "end": 4}}]), "unknown key.*Received: found="),
+        (row(points={"entities": [MARA]}), "unknown key.*Received: points="),
+        (row(ents=[], spans={"sc": [MARA]}), "unknown key.*Received: spans="),
+        (row(start=0, end=4, type="PER"), "unknown key.*Received: start=0"),
         (row(entities=[MARA], label=[[14, 19, "LOC"]]), "several keys.*'entities', 'label'"),
         (row(label="sports"), '"label" must be a list of entities. A class of the whole text'),
         (row(label=3), '"label" must be a list of entities'),

@@ -102,3 +102,10 @@ def test_what_cannot_be_asked_for_is_an_error(tmp_path):
     path.write_text("a O\n")
     with pytest.raises(ValueError, match="'conll' says how its offsets count.*end_inclusive=True"):
         read_records(path, end_inclusive=True)
+
+
+def test_an_offset_before_the_first_one_is_an_error():
+    for start, end in [(0, 3), (0, 0)]:
+        records = [{"text": "Ada", "entities": [{"start": start, "end": end, "label": "x"}]}]
+        with pytest.raises(ValueError, match="Expected offsets in characters from 1.*'start': 0"):
+            convert_offsets(records, one_based=True)
