@@ -24,7 +24,7 @@ def sentences_of(path, lines):
         List of sentences, lists of (line number, columns), all of one width.
 
     Raises:
-        ValueError: If a line has another number of columns than the first.
+        ValueError: If a line has another number of columns than the first, or line ends are mixed.
     """
     numbered = list(enumerate(lines, start=1))
     columns = [line for _, line in numbered if not _ends_sentence(line)]
@@ -40,6 +40,11 @@ def sentences_of(path, lines):
                 sentences.append(rows)
                 rows = []
             continue
+        if "\r" in line.strip():
+            raise ValueError(
+                f"{path}, line {number}: line ends of two kinds, \\n and \\r. Expected one. "
+                f"Received: {line!r:.80}"
+            )
         found = split(line)
         if not rows and _COMMENT.match(line) and not _tagged(found, width):
             continue

@@ -25,8 +25,8 @@ def decode(content, encoding):
     'café'
     """
     try:
-        return content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
-    except LookupError:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except (LookupError, TypeError):
         raise ValueError(
             "unknown encoding. Expected one that Python knows, such as 'utf-8', 'gbk' or 'utf-16'. "
             f"Received: encoding={encoding!r}"

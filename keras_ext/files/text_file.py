@@ -34,7 +34,7 @@ def read_text(path, encoding="utf-8"):
         text = decode(content, encoding)
     except ValueError as error:
         kind = content_kind(content[:1024])
-        known = str(error) if kind == UNKNOWN else f"not {encoding.upper()} text, but {kind}"
+        known = str(error) if kind == UNKNOWN else f"not {str(encoding).upper()} text, but {kind}"
         raise ValueError(f"{path}: {known}") from None
     if not text.strip():
         raise ValueError(f"{path}: the file is empty. Expected text.")

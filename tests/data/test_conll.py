@@ -194,6 +194,10 @@ def test_columns_that_count_the_tokens_are_not_taken_for_them(read):
 
 def test_lone_carriage_returns_end_lines(read):
     assert read("a B-x\rb I-x\r\rc O\r") == [["x:a b"], []]
+    assert read("a B-x\r\r\nb I-x\r\r\n\r\r\nc O\r\r\n") == [["x:a b"], []]
+    for mixed in ("a B-x\rb I-x\r\rc O\n", "a\tB-x\rb\tI-x\n"):
+        with pytest.raises(ValueError, match="line 1: line ends of two kinds"):
+            read(mixed)
 
 
 def test_tokens_are_joined_as_their_script_is(tmp_path):

@@ -3,7 +3,13 @@ import json
 import pytest
 
 from keras_ext.data import read_pairs, read_records
-from keras_ext.files.text_file import load_json, model_folder, path_inside, read_object, read_text
+from keras_ext.files.text_file import (
+    load_json,
+    model_folder,
+    path_inside,
+    read_object,
+    read_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -117,3 +123,18 @@ def test_another_wrong_path_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="Expected a folder, not a file.*file'"):
         model_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF_8", "u8", "utf-16-le", "utf-16", "utf-32-be"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, encoding):
+    mark = "" if encoding == "utf-16" else "\ufeff"  # which writes one
+    (tmp_path / "x.txt").write_bytes((mark + "Ada").encode(encoding))
+    assert read_text(tmp_path / "x.txt", encoding) == "Ada"
+
+
+@pytest.mark.parametrize("encoding", [None, 8, "utf-9", "hex"])
+def test_what_is_no_encoding_is_named(tmp_path, encoding):
+    for content in (b"Ada", b"\x1f\x8b\x08"):
+        (tmp_path / "x.txt").write_bytes(content)
+        with pytest.raises(ValueError, match="x.txt: "):
+            read_text(tmp_path / "x.txt", encoding)
