@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 from keras_ext.data.json_records import read_json
@@ -30,7 +31,8 @@ def read_pairs(path, columns=None, encoding="utf-8"):
     `question1`, `s1`, `anchor`, `query`, `question`, `premise`, `positive`, `pos`, `hypothesis`,
     `answer`, `negative`, `negative_1`, `hard_negatives`, `neg`, `text`, `score`, `label`,
     `similarity`, `gold_label`, `relatedness_score`, `is_duplicate` and some more; columns of other
-    names are left out, but numbers and classes beside two texts only if you say so. In JSON,
+    names are left out, but numbers and classes beside two texts only if you say so. A first line of
+    single words above sentences must be known, or declared. In JSON,
     `positive` and `negatives` may be lists: each positive is an example with all negatives;
     `{"set": [...]}` gives all pairs of it, an array one example.
 
@@ -129,14 +131,20 @@ def _csv(path, text, separator):
 
 
 def _refuse_other_separators(path, lines):
-    """Texts of one column that are columns with something else between."""
-    for separator in ("||", "|", ";", ","):
-        parts = [line.split(separator) for line in lines]
+    """Texts of one column that are JSON, or columns with something else between."""
+    if all(line.lstrip()[:1] in ("{", "[") and line.rstrip()[-1:] in ("}", "]") for line in lines):
+        raise ValueError(
+            f"{path}: the lines look like JSON. Expected columns, or the suffix .jsonl. Received: "
+            f"{lines[0]!r:.80}"
+        )
+    for separator in ("||", "|", ";", ",", "  "):
+        pattern = " {2,}" if separator == "  " else re.escape(separator)
+        parts = [re.split(pattern, line.strip()) for line in lines]
         widths = {len(cells) for cells in parts}
         scored = sum(number(cells[-1]) is not None for cells in parts) > len(parts) / 2
-        if len(widths) == 1 and (
-            min(widths) > 2 and scored or separator == "||" and min(widths) > 1
-        ):
+        # A comma or two blanks in every line may be chance, a bar or semicolon hardly.
+        bare = separator == "||" or separator in "|;" and len(lines) > 1
+        if len(widths) == 1 and (min(widths) > 2 and scored or bare and min(widths) > 1):
             raise ValueError(
                 f"{path}: the lines look like {min(widths)} columns with {separator!r} between. "
                 f"Expected tabs between, or a .csv file. Received: {lines[0]!r:.80}"

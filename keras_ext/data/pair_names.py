@@ -27,6 +27,8 @@ _GRADED = set("score similarity similarityscore sim gold goldscore labelscore".s
 _CLASS = set("label goldlabel isduplicate quality".split())
 _ENTAILMENT = set("entailmentlabel entailmentjudgment entailmentjudgement".split())
 _ID = re.compile(r"(.*[^a-z])?(id|idx|index|guid|uid)\d*|q?id\d*|unnamed:.*|year|")
+# Names of what people judged, in whatever words.
+_JUDGEMENT = re.compile(r".*(score|label|class|rating|grade|judg|verdict|relevan|similar|gold).*")
 _ROLES = ("text1", "text2", "negative", "score", None)
 
 
@@ -71,6 +73,11 @@ def _is_known(name):
 def is_id(name):
     """Whether a name is one of numbers that tell rows apart."""
     return _ID.fullmatch(name.strip().lower()) is not None or name.endswith("ID")
+
+
+def is_judgement(name):
+    """Whether a name is one of scores or classes, known or not."""
+    return _JUDGEMENT.fullmatch(_plain(name)) is not None
 
 
 def declared_roles(place, names, columns):

@@ -4,8 +4,16 @@ import itertools
 import re
 from typing import NamedTuple
 
-from keras_ext.data.pair_names import Columns, columns_of, declared_roles, is_header, is_id
-from keras_ext.data.pair_scores import is_odd, number
+from keras_ext.data.pair_doubts import (
+    may_be_score,
+    mostly,
+    refuse_lost_scores,
+    refuse_unknown_header,
+    refuse_unknown_scores,
+    refuse_unknown_texts,
+)
+from keras_ext.data.pair_names import Columns, columns_of, declared_roles, is_header
+from keras_ext.data.pair_scores import WORDS, number
 
 _ABSENT = object()
 _BLANK = re.compile(r"\s")
@@ -39,7 +47,7 @@ def rows_of_cells(rows, declared):
         columns = columns_of(place, first, declared_roles(place, first, declared))
         names, rows = first, rows[1:]
         _check_widths(rows, len(first))
-        _refuse_unknown_numbers(place, names, [cells for _, cells in rows], columns)
+        refuse_lost_scores(place, names, [cells for _, cells in rows], columns)
     elif len(first) >= 7 and first[3].isdigit() and number(first[4]) is not None and not declared:
         # The STS benchmark. Some of its lines name their sources in two more columns.
         rows, names = [(place, cells[:7]) for place, cells in rows], range(7)
@@ -62,7 +70,8 @@ def rows_of_json(place, row, declared):
     if isinstance(row, str):
         return [Row(place, [row], Columns([0]))]
     if isinstance(row, list):
-        row = {"texts": row[:-1], "score": row[-1]} if _is_number(row[-1:]) else {"texts": row}
+        scored = len(row) > 2 and _is_score(row[-1])
+        row = {"texts": row[:-1], "score": row[-1]} if scored else {"texts": row}
         return _of_texts(place, row, "the array")
     if not isinstance(row, dict):
         raise ValueError(
@@ -75,6 +84,7 @@ def rows_of_json(place, row, declared):
         texts = row["set"]
         if len(texts) < 2:
             raise ValueError(f"{place}: a set needs two texts. Received: set={texts!r:.80}")
+        refuse_unknown_scores(place, [(key, [row[key]]) for key in row if key != "set"])
         return [
             Row(place, list(pair), Columns([0, 1])) for pair in itertools.combinations(texts, 2)
         ]
@@ -82,7 +92,8 @@ def rows_of_json(place, row, declared):
         return _of_texts(place, row, "texts")
     names, values = list(row), list(row.values())
     columns = columns_of(place, names, declared_roles(place, names, declared))
-    _refuse_unknown_numbers(place, names, [values], columns)
+    refuse_lost_scores(place, names, [values], columns)
+    refuse_unknown_texts(place, names, values, columns)
     score = columns.score
     given = () if score is None else (values[score], names[score])
     first, *others = [values[i] for i in columns.texts]
@@ -102,6 +113,8 @@ def _of_texts(place, row, what):
         raise ValueError(f"{place}: expected two texts or more in {what}. Received: {texts!r:.80}")
     others = [name for name in row if name != "texts"]
     columns = columns_of(place, ["text1", "text2", *others], {})._replace(texts=texts)
+    if len(texts) == 2 and columns.score is None:
+        refuse_unknown_scores(place, [(name, [row[name]]) for name in others])
     if columns.score is None:
         return [Row(place, texts, columns)]
     key = others[columns.score - 2]
@@ -121,22 +134,6 @@ def _check_widths(rows, width):
             )
 
 
-def _refuse_unknown_numbers(place, names, rows, columns):
-    """Two texts without a score beside numbers, whose name is not known, may have lost it."""
-    if columns.score is not None or len(columns.texts) - columns.negatives != 2:
-        return
-    for index, name in enumerate(names):
-        if index in columns.texts or index in columns.ignored or is_id(str(name)):
-            continue
-        values = [row[index] for row in rows]
-        if sum(map(_may_be_score, values)) > len(values) / 2:
-            raise ValueError(
-                f"{place}: the column {name!r} holds numbers or classes and has no known name. "
-                f"Expected to be told: columns={{{name!r}: 'score'}}, or columns={{{name!r}: "
-                f"None}} if it is none. Received: {name}={values[0]!r:.80}"
-            )
-
-
 def _without_names(place, rows, roles):
     """The columns of a file without a header."""
     width = len(rows[0])
@@ -144,15 +141,18 @@ def _without_names(place, rows, roles):
     scores = [i for i in roles if roles[i] == "score" or isinstance(roles[i], tuple)]
     if max([*roles, 0]) >= width or len(scores) > 1:
         raise ValueError(f"{place}: no such columns in {width}. Received: columns={roles}")
+    if not roles:
+        refuse_unknown_header(place, rows)
     free = [i for i in range(width) if i not in roles]
-    numbers = [i for i in free if _mostly(rows, i, number) and width > 1]
-    if not texts and not scores and numbers[-1:] == [width - 1]:
+    numbers = [i for i in free if mostly(rows, i, may_be_score) and width > 1]
+    plain = mostly(rows, width - 1, lambda cell: number(cell) is not None)
+    if not texts and not scores and numbers[-1:] == [width - 1] and plain:
         scores = [numbers.pop()]
         ids = [cells[0] for cells in rows]
         if numbers == [0] and width > 3 and len(set(ids)) == len(ids) and all(map(_is_count, ids)):
             free.remove(numbers.pop())
         free.remove(scores[0])
-    unclear = numbers + [i for i in free if _mostly(rows, i, is_odd)]
+    unclear = numbers
     if len(free) > 2:
         unclear += [i for i in (0, width - 1) if i in free and _is_class(rows, i)]
     if unclear:
@@ -173,12 +173,6 @@ def _without_names(place, rows, roles):
     )
 
 
-def _mostly(rows, column, test):
-    """Whether a test, which says no with `None` or `False`, holds in most cells of a column."""
-    held = [test(cells[column]) for cells in rows]
-    return sum(answer is not None and answer is not False for answer in held) > len(rows) / 2
-
-
 def _is_count(cell):
     return cell.strip().isdigit()
 
@@ -190,14 +184,11 @@ def _is_class(rows, column):
         return False
     few = len(cells) > 3 and len(set(cells)) <= min(5, len(cells) / 2)
     others = [i for i in range(len(rows[0])) if i != column]
-    return few or all(_mostly(rows, i, lambda cell: _BLANK.search(cell.strip())) for i in others)
+    return few or all(mostly(rows, i, lambda cell: _BLANK.search(cell.strip())) for i in others)
 
 
-def _may_be_score(value):
-    if isinstance(value, list):
-        return bool(value) and all(map(_may_be_score, value))
-    return number(value) is not None or is_odd(value)
-
-
-def _is_number(values):
-    return bool(values) and isinstance(values[0], (int, float))
+def _is_score(value):
+    """Whether the last value of an array is one: `"true"` may be an answer, `"0.5"` is no text."""
+    if isinstance(value, str):
+        return not value.strip().isalpha() and may_be_score(value) or value.strip() in WORDS
+    return isinstance(value, (int, float))

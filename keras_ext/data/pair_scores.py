@@ -18,6 +18,8 @@ def number(value):
         word = value.strip().casefold()
         if word in WORDS or word in _TRUTH:
             return {**WORDS, **_TRUTH}[word]
+        if "_" in word:  # which Python takes for a separator of digits
+            return None
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):

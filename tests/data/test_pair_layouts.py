@@ -114,6 +114,15 @@ def test_declarations_that_do_not_fit_are_errors(read, columns, message):
         (f"{A}||{B}\n", ".tsv", r"2 columns with '\|\|' between"),
         (f"{A};{B};1\n{C};{D};0\n", ".txt", "columns with ';' between"),
         (f"{A},{B},1\n", ".txt", "columns with ',' between"),
+        (f"{A}|{B}\n{C}|{D}\n", ".txt", r"2 columns with '\|' between"),
+        (f"{A};{B}\n{C};{D}\n", ".tsv", "2 columns with ';' between"),
+        (f"{A}    {B}  1\n", ".tsv", "3 columns with '  ' between"),
+        ('{"text1": "a", "text2": "b", "score": 1}\n' * 2, ".txt", "look like JSON.*.jsonl"),
+        (f"source\ttarget\n{A}\t{B}\n", ".tsv", "like names of columns.*'source': 'text1'"),
+        (f"question1,other\n{A},{B}\n", ".csv", "like names of columns.*{0: 'text1'"),
+        ("a\tb\ttoday\nc\td\t3,5\ne\tf\t4\n你好\t您好\t1\n", ".tsv", "what column 2 is"),
+        (f"{A}\t{B}\t1_0\n", ".tsv", "what column 2 is.*1_0"),
+        (f"text1\ttext2\tverdict\n{A}\t{B}\tsame\n", ".tsv", "the column 'verdict' holds"),
         (f"1\t{A}\t{B}\n2\t{C}\t{D}\n", ".tsv", "what column 0 is.*Received: '1'"),
         (f"1\t{A}\n2\t{C}\n", ".tsv", "what column 0 is"),
         (f"{A}\t{B}\t85%\n{C}\t{D}\t10 %\n", ".tsv", "what column 2 is.*85%"),
@@ -137,6 +146,16 @@ def test_what_only_looks_like_a_text_is_asked_for(read, content, suffix, message
         read(content, suffix)
 
 
+def test_a_line_of_words_is_an_example_where_it_is_declared_or_all_are(read):
+    content = f"cats\tdogs\n{A}\t{B}\n"
+    declared = read(content, ".tsv", columns={0: "text1", 1: "text2"})
+    assert declared == [("cats", "dogs"), (A, B)]
+    assert read(content, ".tsv", columns={"cats": "text1", "dogs": "text2"}) == [(A, B)]
+    assert read("cats\tdogs\nred\tblue\n", ".tsv") == [("cats", "dogs"), ("red", "blue")]
+    assert read(f"{A}; so\n{B}\n", ".txt") == [f"{A}; so", B]
+    assert read(f"{A}; so\n", ".txt") == [f"{A}; so"]
+
+
 def test_semicolons_separate_csv_too(read):
     assert read(f'text1;text2;score\n"{A}";{B};0.5\n', ".csv") == [(A, B, 0.5)]
     assert read(f"{A}; {C},{B},0.5\n", ".csv") == [(f"{A}; {C}", B, 0.5)]
@@ -155,6 +174,12 @@ def test_semicolons_separate_csv_too(read):
         ({"texts": [A, B], "label": 0.5}, [(A, B, 0.5)]),
         ([A, B], [(A, B)]),
         ([A, B, 0.5], [(A, B, 0.5)]),
+        ([A, B, "0.5"], [(A, B, 0.5)]),
+        ([A, B, "entailment"], [(A, B, 2.0)]),
+        ([A, "true", "false"], [(A, "true", "false")]),
+        ([A, "1"], [(A, "1")]),
+        ({"text": A, "title": B, "id": [7]}, [A]),
+        ({"set": [A, B], "id": 7}, [(A, B)]),
         ([A, B, C], [(A, B, C)]),
     ],
 )
@@ -175,6 +200,12 @@ def test_groups_sets_and_arrays_are_examples(read, row, examples):
         ({"set": {"words": A}}, "cannot tell which"),
         ([[A], B, C], "a text must be a string"),
         ([A], "two texts or more"),
+        ([A, B, "85%"], "a score, but not a plain number.*85%"),
+        ({"set": [A, B], "rating": 0.5}, "the column 'rating' holds numbers"),
+        ({"texts": [A, B], "rating": 0.5}, "the column 'rating' holds numbers"),
+        ({"text1": A, "text2": B, "scores": {"gold": 0.4}}, "the column 'scores' holds numbers"),
+        ({"text1": A, "text2": B, "rating": "similar"}, "the column 'rating' holds numbers"),
+        ({"text": A, "paraphrases": [B, C]}, "'paraphrases' holds texts and has no known name"),
         ({"sentence1": A, "sentence2": B, "score": 1, "label": 0}, "cannot tell which.*columns="),
     ],
 )
