@@ -74,7 +74,8 @@ def effective(name, value, default, condition, holds):
         The value or its default; None where it has no effect.
 
     Raises:
-        ValueError: if it was given and has no effect.
+        ValueError: if it was given and has no effect. The default itself is let pass: the files of
+            versions that did not look at the condition hold it.
 
     Example:
 
@@ -83,7 +84,7 @@ def effective(name, value, default, condition, holds):
     """
     if holds:
         return default if value is None else value
-    if value is not None:
+    if value is not None and value != default:
         raise ValueError(
             f"{name} has an effect only with {condition}. Expected that, or no {name}. "
             f"Received: {name}={value!r}"

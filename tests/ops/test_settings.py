@@ -32,6 +32,7 @@ def test_an_argument_without_an_effect_is_refused():
     condition = "decay", None, 0.5, "momentum=True"
     assert effective(*condition, holds=True) == 0.5
     assert effective(*condition, holds=False) is None
+    assert effective("decay", 0.5, 0.5, "momentum=True", holds=False) is None  # as in older files
     assert effective("decay", 0.0, 0.5, "momentum=True", holds=True) == 0.0
     with pytest.raises(ValueError, match="decay has an effect only with momentum=True.*decay=0.0"):
         effective("decay", 0.0, 0.5, "momentum=True", holds=False)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ext.optimizers import GradientAccumulation, NonFiniteGuard
+from keras_ext.optimizers import GradientAccumulation, GuardedLossScale, NonFiniteGuard, Tiger
 from tests.optimizers.steps import all_equal, stepper, values
 
 SHAPES = {"kernel": (3, 2), "embeddings": (5, 2), "gamma": (2,), "bias": (2,), "scale": (2,)}
@@ -149,3 +149,14 @@ def test_a_bad_micro_batch_is_left_out_of_its_window():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         NonFiniteGuard(**{"inner_optimizer": "sgd", **arguments})
+
+
+def test_a_configuration_from_before_arguments_without_effect_raised_is_read():
+    for optimizer, older in [
+        (NonFiniteGuard("sgd"), {"shrink_ratio": 0.99}),
+        (GuardedLossScale("sgd", dynamic=False), {"min_scale": 2.0**-14, "max_scale": 2.0**24}),
+        (Tiger(1e-3), {"shrink_ratio": 0.99}),
+        (Tiger(1e-3, scale_parameter=False), {"min_rms": 1e-3, "vector_lr_scale": 0.5}),
+    ]:
+        config = optimizer.get_config()
+        assert type(optimizer).from_config({**config, **older}).get_config() == config
