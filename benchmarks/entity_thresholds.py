@@ -4,7 +4,7 @@
 
 trains MiniLM for a part of an epoch on BC5CDR, and prints the F1 of each policy at 0, at its best
 threshold and at the best one of each label, chosen on dev sentences; how often spans of a
-probability are gold; and what `val_loss` adds to a validation.
+probability are gold; and what dense layers in int8 change.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from ner_encoder import minilm_folder, show_environment
 from keras_ext.data import Tokenizer, labels_of, read_records
 from keras_ext.models import encoder_from_huggingface
 from keras_ext.tasks import EntityRecognizer
-from keras_ext.tasks.entity_validation import Validation
 
 
 def main():
@@ -44,7 +43,6 @@ def main():
     recognizer.fit(train, epochs=1, batch_size=16, verbose=2)
     thresholds(recognizer, dev, test)
     calibration(recognizer, test)
-    validation(recognizer, dev)
     quantized(recognizer, test)
 
 
@@ -90,23 +88,6 @@ def calibration(recognizer, test):
         error = sum(abs(hits[g].sum() - chances[g].sum()) for g in groups) / len(hits)
         shares = ", ".join(f"{hits[g].mean():.2f}" for g in groups)
         print(f"| sigmoid({factor} score) | {error:.4f} | {shares} |")
-
-
-def validation(recognizer, dev):
-    """What the loss adds to the measures after an epoch."""
-    measure, times = Validation(recognizer, dev, 32), []
-    loss = measure.loss.call
-
-    def timed(*args):
-        result, seconds = processor_time(loss, *args)
-        times.append(seconds)
-        return result
-
-    measure.loss.call = timed
-    measure()
-    times.clear()
-    _, seconds = processor_time(measure)
-    print(f"\nA validation takes {seconds:.1f} s of processor time, its loss {sum(times):.1f} s.")
 
 
 def quantized(recognizer, test):

@@ -20,7 +20,8 @@ def read_brat(path, encoding="utf-8"):
     """Read texts with brat's standoff annotations: `name.txt` and `name.ann` side by side.
 
     Text-bound annotations (`T1<tab>person 0 3<tab>Ada`) become entities, and each is compared with
-    the text. What is no entity, and entities of several pieces, are counted in a `UserWarning`.
+    the text. What is no entity, entities of several pieces, and texts of a folder without a file of
+    annotations are left out and counted in a `UserWarning`.
 
     Args:
         path: One of the two files, or a folder of such pairs.
@@ -30,7 +31,7 @@ def read_brat(path, encoding="utf-8"):
         List of records, one a text, by name; `"id"` is the name.
 
     Raises:
-        ValueError: If one of the two is missing, a line is malformed, or an offset does not give its
+        ValueError: If one of the two is missing (of a folder, the text), a line is malformed, or an offset does not give its
             mention; the message names file and line.
 
     Example:
@@ -47,6 +48,9 @@ def read_brat(path, encoding="utf-8"):
     if not files:
         raise ValueError(f"{path}: no annotations. Expected files of the name *.ann.")
     left_out = collections.Counter()
+    if path.is_dir():
+        texts = {file.stem for file in path.glob("*.txt")} - {file.stem for file in files}
+        left_out["texts without a file of annotations"] = len(texts)
     records = [_record(file, encoding, left_out) for file in files]
     warn_left_out(path, left_out)
     return check_records(records, source=str(path))

@@ -226,7 +226,10 @@ def _special(folder, settings):
 def _flag(settings, key, default):
     value = settings.get(key)
     if value is not None and not isinstance(value, bool):
-        raise ValueError(f"Expected {key} to be true or false. Received: {key}={value!r:.80}")
+        raise ValueError(
+            f"Expected {key} to be true or false, in tokenizer_config.json. Received: "
+            f"{key}={value!r:.80}"
+        )
     return default if value is None else value
 
 

@@ -33,7 +33,8 @@ def label_tensor(labels):
         return labels
     labels = np.asarray(labels)
     if labels.dtype.kind != "f":
-        labels = np.clip(labels.astype("int64"), -1, FAR).astype("int32")
+        # Before any conversion, in which NumPy would wrap around what an int64 does not hold.
+        labels = np.clip(labels, np.int64(-1), np.int64(FAR)).astype("int32")
     return ops.convert_to_tensor(labels)
 
 

@@ -57,3 +57,10 @@ def test_both_files_must_be_there(folder):
     (folder / "a.ann").unlink()
     with pytest.raises(ValueError, match="no annotations"):
         read_records(folder)
+
+
+def test_texts_without_annotations_are_counted(folder):
+    (folder / "b.txt").write_text("Nobody")
+    with pytest.warns(UserWarning, match="left out: 1 texts without a file of annotations"):
+        assert [record["id"] for record in read_brat(folder)] == ["a"]
+    assert len(read_brat(folder / "a.txt")) == 1  # one file says nothing of its neighbours

@@ -3,6 +3,7 @@ import pytest
 from keras import ops
 
 from keras_ext.ops import first_occurrences, is_masked, mask_labels, span_labels
+from keras_ext.ops.labels import FAR, label_tensor
 
 
 def test_first_occurrences_equal_a_set():
@@ -72,3 +73,15 @@ def test_empty_list_of_spans_is_padding():
 def test_other_shapes_raise(shape):
     with pytest.raises(ValueError, match="type, start, end.*Received: shape="):
         span_labels(ops.zeros(shape, "int32"), heads=3, length=4)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, 2**63 + 5, 2**64 - 1], "uint64"),
+        [3, 2**70, 2**64],
+        np.array([3, 2**40, 2**62]),
+    ],
+)
+def test_no_large_integer_becomes_padding_or_another_label(labels):
+    assert ops.convert_to_numpy(label_tensor(labels)).tolist() == [3, FAR, FAR]
