@@ -7,6 +7,7 @@ A row is told by its keys. What looks like annotations and is not known is an er
 import re
 from numbers import Integral
 
+from keras_ext.data.conll_lines import is_tag
 from keras_ext.data.mentions import MENTIONS
 
 # Where annotations stand, and what the parts of one are called; ends are exclusive.
@@ -18,7 +19,6 @@ _LABEL = ("label", "labels", "type", "entity_group")
 _OTHER = ("text", "data", "tokens", "sents", "cats", "meta", "relations", "predictions")
 # Unknown keys of which the name says that there are annotations.
 _NAME = re.compile(r"(^|.*_)(ner|bio|iob|tags?|labels?|(entit|annotat|span|mention|triple|spo).*)")
-_TAG = re.compile(r"O|[BIMESLU]-.+")
 
 
 def to_record(row, left_out):
@@ -137,7 +137,7 @@ def _annotates(value, listed=False):
 
 
 def _are_tags(values):
-    return all(isinstance(tag, str) and _TAG.fullmatch(tag) for tag in values)
+    return all(isinstance(tag, str) and is_tag(tag) for tag in values)
 
 
 def _holds_places(value):

@@ -25,8 +25,8 @@ def read_conll(
     Columns are separated by tabs if the first line has one; by one blank if that gives every line
     as many columns, so that a blank of any kind can be a token; else by any number of blanks. A
     blank line ends a sentence. `-DOCSTART-` lines are skipped, and so are comments: lines before a
-    sentence that begin with `#` and a blank or tab and are no columns with a tag. Several tag
-    columns are layers of nested entities.
+    sentence that begin with `#` and a blank or tab, or with `###`, and are no columns with a tag.
+    Several tag columns are layers of nested entities.
 
     A tag that continues an entity where none of its type is open starts a new one, and an entity
     without its last tag ends where the next begins, as in the CoNLL scorer. In `"BIO"` and

@@ -3,7 +3,7 @@
 import re
 
 # A line of words about what follows. `#` may be a token, and `#word` always is one.
-_COMMENT = re.compile(r"#(\s|$|begin document|end document)")
+_COMMENT = re.compile(r"#(\s|$|##|begin document|end document)")
 _TAG = re.compile(r"O|[BIMESLU]-.+")
 # What says the parts of a sentence, not its entities.
 _CHUNKS = set("NP VP PP ADVP SBAR ADJP PRT CONJP INTJ LST UCP".split())
@@ -14,7 +14,7 @@ def sentences_of(path, lines):
 
     Columns are separated by tabs if the first line of columns has one; by one blank if that gives
     every line as many columns, so that a blank can be a token; else by any number of blanks. A line
-    that begins a sentence with `# `, and is no line of columns with a tag, is a comment.
+    that begins a sentence with `# ` or `###`, and is no line of columns with a tag, is a comment.
 
     Args:
         path: The file, for messages.

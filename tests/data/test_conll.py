@@ -159,7 +159,7 @@ def test_aligned_columns_have_any_number_of_blanks(read):
 
 @pytest.mark.parametrize(
     "comment",
-    ["# id 88 domain=dev", "# id 88\tdomain=dev", "#\thttp://a.b [2011]", "# text = a b", "#", "#begin document (a); part 000"],
+    ["# id 88 domain=dev", "# id 88\tdomain=dev", "#\thttp://a.b [2011]", "# text = a b", "#", "#begin document (a); part 000", "###MEDLINE:95369245"],
 )  # fmt: skip
 @pytest.mark.parametrize("separator", [" ", "\t"])
 def test_comments_are_no_tokens_and_hashtags_are(tmp_path, comment, separator):
