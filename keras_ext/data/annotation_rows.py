@@ -49,7 +49,9 @@ def to_record(row, left_out):
     left_out["relations"] += len(row.get("relations") or ())
     key = _key(row)
     if key is None:
-        entities = [] if row.get("answer") == "accept" else None
+        # What Prodigy asks as a choice, of the whole text, says nothing of entities.
+        empty = row.get("answer") == "accept" and "options" not in row
+        entities = [] if empty else None
     elif isinstance(row[key], dict):
         entities = list(cluener_entities(row[key]))
     else:
@@ -106,7 +108,8 @@ def _key(row):
 
 
 def _named(key, value):
-    return isinstance(value, (list, dict)) and _NAME.fullmatch(key.casefold()) is not None
+    holds = isinstance(value, (list, dict)) or isinstance(value, str) and value[0] in "[{"
+    return holds and _NAME.fullmatch(key.casefold()) is not None
 
 
 def _is_entity(row):

@@ -121,6 +121,7 @@ def test_annotated_as_empty_differs_from_not_annotated(read):
     assert read(task()) == [[]]
     assert read(row(), row(meta={"source": "x"}, id=4), {**task(), "annotations": []}) == [None] * 3
     assert read(task(labels(0, 4, "PER"), was_cancelled=True)) == [None]
+    assert read(row(options=[{"id": 1}], accept=[1], answer="accept")) == [None]
     assert read(row(metadata={"offset": 3}, start=0, end=19, title="x")) == [None]
     assert read(row(label=[], tags=["news"], ner={"model": ["x"]})) == [[]]
 
@@ -133,6 +134,7 @@ def test_annotated_as_empty_differs_from_not_annotated(read):
         (row(mentions={"PER": [[0, 4]]}), "unknown key.*Received: mentions="),
         (row(ner_tags=["B-PER", "O", "O", "B-LOC"]), "unknown key.*Received: ner_tags="),
         (row(tokens=TEXT.split(), ner_tags=[1, 0, 0, 5]), "unknown key.*Received: ner_tags="),
+        (row(ner=json.dumps([[0, 4, "PER"]])), "unknown key.*Received: ner="),
         (row(tags="B-PER O O B-LOC"), "unknown key.*Received: tags="),
         (row(ner={"PER": ["Mara"]}), "unknown key.*Received: ner="),
         (row(mentions=[{"name": "Mara", "type": "PER"}]), "unknown key.*Received: mentions="),
