@@ -29,8 +29,8 @@ def load_keras_file(path, load=None):
 
     Raises:
         ValueError: if the file is no such archive, is packed, nests its description too deeply,
-            claims or holds more weights than fit in it, or keeps them elsewhere; naming each weight with a value
-            that is not finite.
+            claims or holds more weights than fit in it, or keeps them elsewhere; naming each weight
+            with a value that is not finite.
     """
     try:
         _check_archive(Path(path))

@@ -84,7 +84,8 @@ def render_page(items: Iterable, title: str | None = None) -> str:
 
 def _probabilities(entities: list) -> dict:
     """The probability of each `(start, end, label)` that has a score."""
-    known = [entity for entity in entities if getattr(entity, "score", None)]
+    # Entities of other programs may have a score that is no logit.
+    known = [e for e in entities if getattr(e, "score", None) and hasattr(e, "probability")]
     return {(*as_triple(entity)[:2], str(entity.label)): entity.probability for entity in known}
 
 

@@ -1,6 +1,7 @@
 import re
 import unicodedata
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -191,6 +192,8 @@ def test_a_tooltip_has_the_probabilities_of_what_covers_a_piece():
     titles = re.findall(r"<mark(.*?) style", page)
     assert titles == [' title="&lt;x&gt; 0.88"'] * 2 + [' title="y 0.27, &lt;x&gt; 0.88"']
     assert "title=" not in render("abcd", [Entity(0, 4, "x")], format="html").split("<article")[1]
+    other = SimpleNamespace(start=0, end=4, label="x", score=0.9)  # of another program
+    assert "title=" not in render("abcd", [other], format="html").split("<article")[1]
 
 
 @settings(max_examples=150, deadline=None)
