@@ -4,6 +4,7 @@ import collections
 import re
 from pathlib import Path
 
+from keras_ext.data.convert_offsets import convert_offsets
 from keras_ext.data.left_out import warn_left_out
 from keras_ext.data.records import check_records
 from keras_ext.files.text_file import lines_of, read_text
@@ -16,7 +17,7 @@ _OTHERS = {
 }
 
 
-def read_brat(path, encoding="utf-8"):
+def read_brat(path, encoding="utf-8", unit="characters", one_based=False, end_inclusive=False):
     """Read texts with brat's standoff annotations: `name.txt` and `name.ann` side by side.
 
     Text-bound annotations (`T1<tab>person 0 3<tab>Ada`) become entities, and each is compared with
@@ -26,13 +27,17 @@ def read_brat(path, encoding="utf-8"):
     Args:
         path: One of the two files, or a folder of such pairs.
         encoding: Of the files. Defaults to `"utf-8"`.
+        unit: What the offsets count, `one_based` and `end_inclusive`: see `convert_offsets`. brat
+            itself counts characters from 0, ends exclusive, the defaults.
+        one_based: Defaults to `False`.
+        end_inclusive: Defaults to `False`.
 
     Returns:
         List of records, one a text, by name; `"id"` is the name.
 
     Raises:
         ValueError: If one of the two is missing (of a folder, the text), a line is malformed, or an offset does not give its
-            mention; the message names file and line.
+            mention; the message names the file.
 
     Example:
 
@@ -51,12 +56,13 @@ def read_brat(path, encoding="utf-8"):
     if path.is_dir():
         texts = {file.stem for file in path.glob("*.txt")} - {file.stem for file in files}
         left_out["texts without a file of annotations"] = len(texts)
-    records = [_record(file, encoding, left_out) for file in files]
+    counting = {"unit": unit, "one_based": one_based, "end_inclusive": end_inclusive}
+    records = [_record(file, encoding, counting, left_out) for file in files]
     warn_left_out(path, left_out)
     return check_records(records, source=str(path))
 
 
-def _record(path, encoding, left_out):
+def _record(path, encoding, counting, left_out):
     text_file = path.with_suffix(".txt")
     for file in (path, text_file):
         if not file.is_file():
@@ -88,7 +94,8 @@ def _record(path, encoding, left_out):
             continue
         entity = {"start": int(start), "end": int(end), "label": label}
         entities.append({**entity, "text": mention} if mention else entity)
-    (record,) = check_records([{"id": path.stem, "text": text, "entities": entities}], str(path))
+    records = [{"id": path.stem, "text": text, "entities": entities}]
+    (record,) = convert_offsets(records, **counting, source=str(path))
     for entity in record["entities"]:
         entity.pop("text", None)
     return record

@@ -25,8 +25,8 @@ def read_records(path, format="auto", encoding="utf-8", **counting):
             `"brat"`; `"auto"` decides by the suffix, and takes a folder, `.ann`, and `.txt` beside
             an `.ann` of the same name for brat's. Defaults to `"auto"`.
         encoding: Of the file. Defaults to `"utf-8"`.
-        **counting: `unit`, `one_based` and `end_inclusive` of `convert_offsets`, for JSON whose
-            offsets count otherwise.
+        **counting: `unit`, `one_based` and `end_inclusive` of `convert_offsets`, for JSON and
+            brat's files whose offsets count otherwise.
 
     Returns:
         List of records. Records of an unlabelled JSON file have no `"entities"`.
@@ -48,7 +48,7 @@ def read_records(path, format="auto", encoding="utf-8", **counting):
             f"{path}: unknown format. Expected one of {sorted(_READERS)} or 'auto'. "
             f"Received: format={format!r}"
         )
-    if counting and chosen != "jsonl":
+    if counting and chosen not in ("jsonl", "brat"):
         raise ValueError(
             f"{path}: the format {chosen!r} says how its offsets count. Expected no further "
             f"arguments. Received: {', '.join(f'{k}={v!r}' for k, v in counting.items())}"

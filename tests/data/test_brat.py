@@ -64,3 +64,12 @@ def test_texts_without_annotations_are_counted(folder):
     with pytest.warns(UserWarning, match="left out: 1 texts without a file of annotations"):
         assert [record["id"] for record in read_brat(folder)] == ["a"]
     assert len(read_brat(folder / "a.txt")) == 1  # one file says nothing of its neighbours
+
+
+def test_what_counts_otherwise_is_converted_as_the_error_says(folder):
+    (folder / "a.txt").write_text("😀 Mara works in Turin\n", encoding="utf-8")
+    (folder / "a.ann").write_text("T1\tPER 3 6\tMara\n")
+    with pytest.raises(ValueError, match="pass unit='utf16', end_inclusive=True to read_records"):
+        read_records(folder)
+    (record,) = read_records(folder, unit="utf16", end_inclusive=True)
+    assert record["entities"] == [{"start": 2, "end": 6, "label": "PER"}]
