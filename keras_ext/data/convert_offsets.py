@@ -39,8 +39,9 @@ def convert_offsets(
     counting = Counting(unit, bool(one_based), bool(end_inclusive))
     records = check_records(records, source, labelled=False, mentions=False)
     for index, record in enumerate(records):
-        for entity in record.get("entities", ()):
-            start, end = counting.place(record["text"], entity["start"], entity["end"])
+        entities = record.get("entities", ())
+        places = counting.places(record["text"], entities)
+        for entity, (start, end) in zip(entities, places, strict=True):
             if start is None or end is None or start < 0 <= entity["start"]:
                 raise ValueError(
                     f"{record_name(record, index, source)}: an offset is no border of a character. "

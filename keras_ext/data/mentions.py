@@ -28,20 +28,23 @@ class Counting(NamedTuple):
             if value != self._field_defaults[name]
         )
 
-    def place(self, text, start, end):
-        """Start and end in characters, the end exclusive, `None` for what is no border."""
-        start, end = start - self.one_based, end - self.one_based + self.end_inclusive
-        if self.unit == "characters":
-            return start, end
+    def places(self, text, entities):
+        """Start and end of each entity in characters, the end exclusive, `None` for no border."""
+        back, on = int(self.one_based), int(self.end_inclusive)
+        found = [(each["start"] - back, each["end"] - back + on) for each in entities]
+        if self.unit == "characters" or not found:
+            return found
         # Surrogates stay single, as in a JSON file that holds one.
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "uint32")
         widths = 1 + sum((codes > limit).astype("int64") for limit in _WIDTHS[self.unit])
         borders = np.append(0, np.cumsum(widths))
-        found = np.searchsorted(borders, [start, end])
-        return tuple(
-            int(index) if index < len(borders) and borders[index] == offset else None
-            for index, offset in zip(found, (start, end), strict=True)
-        )
+        offsets = np.array([[min(max(o, -1), borders[-1] + 1) for o in pair] for pair in found])
+        indices = np.searchsorted(borders, offsets)
+        hit = np.append(borders, -1)[indices] == offsets
+        return [
+            tuple(int(index) if is_border else None for index, is_border in zip(*row, strict=True))
+            for row in zip(indices, hit, strict=True)
+        ]
 
 
 # The fewest deviations first. An emoji before the mention also looks like one-based offsets: the unit
@@ -87,13 +90,15 @@ def _stands(text, mention, start, end):
 def likely_counting(records):
     """A sentence on the way of counting that would give all mentions, empty if there is none."""
     given = [
-        (record["text"], entity["start"], entity["end"], mention_of(entity)[0])
+        (record["text"], [each for each in record.get("entities", ()) if mention_of(each)[0]])
         for record in records
-        for entity in record.get("entities", ())
     ]
-    given = [place for place in given if place[3] is not None]
     for way in _COUNTINGS:
-        if all(_stands(text, m, *way.place(text, start, end)) for text, start, end, m in given):
+        if all(
+            _stands(text, mention_of(each)[0], *place)
+            for text, entities in given
+            for each, place in zip(entities, way.places(text, entities), strict=True)
+        ):
             looks = [
                 {"utf16": "UTF-16 units", "bytes": "bytes of UTF-8"}.get(way.unit),
                 "one-based offsets" if way.one_based else None,

@@ -124,7 +124,7 @@ def _header_fault(header, size):
     try:
         entries = load_json(header, "The header")  # an object: its kind is known by the brace
     except ValueError as error:
-        return f"{error}. Received: "
+        return f"{str(error).removesuffix('.')}. Received: "
     entries.pop("__metadata__", None)
     lost = []
     for name, entry in entries.items():

@@ -109,3 +109,14 @@ def test_an_offset_before_the_first_one_is_an_error():
         records = [{"text": "Ada", "entities": [{"start": start, "end": end, "label": "x"}]}]
         with pytest.raises(ValueError, match="Expected offsets in characters from 1.*'start': 0"):
             convert_offsets(records, one_based=True)
+
+
+def test_a_text_is_measured_once_for_all_its_entities():
+    text = "a😀" * 2**16
+    entities = [{"start": 3 * i, "end": 3 * i + 1, "label": "x"} for i in range(2**16)]
+    (record,) = convert_offsets([{"text": text, "entities": entities}], unit="utf16")
+    assert [entity["start"] for entity in record["entities"]] == list(range(0, 2**17, 2))
+    for start, end in [(-(10**30), 1), (0, 10**30), (0, 2), (2, 3)]:
+        with pytest.raises(ValueError, match="no border of a character"):
+            entity = {"start": start, "end": end, "label": "x"}
+            convert_offsets([{"text": text, "entities": [entity]}], unit="utf16")
