@@ -117,6 +117,6 @@ def test_a_text_is_measured_once_for_all_its_entities():
     (record,) = convert_offsets([{"text": text, "entities": entities}], unit="utf16")
     assert [entity["start"] for entity in record["entities"]] == list(range(0, 2**17, 2))
     for start, end in [(-(10**30), 1), (0, 10**30), (0, 2), (2, 3)]:
+        entity = {"start": start, "end": end, "label": "x"}
         with pytest.raises(ValueError, match="no border of a character"):
-            entity = {"start": start, "end": end, "label": "x"}
             convert_offsets([{"text": text, "entities": [entity]}], unit="utf16")
