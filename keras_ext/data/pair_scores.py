@@ -4,7 +4,11 @@ import math
 import re
 
 # Of inference; their order is all that counts.
-WORDS = {"contradiction": 0.0, "neutral": 1.0, "entailment": 2.0, "not_entailment": 0.0}
+WORDS = {
+    **dict.fromkeys(("contradiction", "contradicts", "not_entailment", "non-entailment"), 0.0),
+    "neutral": 1.0,
+    **dict.fromkeys(("entailment", "entails"), 2.0),
+}
 _TRUTH = {"true": 1.0, "false": 0.0}
 _INTEGER = re.compile(r"[-+]?\d+")
 # Numbers to people, not to a program: 85%, 4/5, 3,5.

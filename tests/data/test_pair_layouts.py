@@ -244,6 +244,12 @@ def test_other_numbers_are_scores(read, labels):
     assert [score for *_, score in found] == list(labels)
 
 
+def test_words_of_other_sets_of_inference_are_known(read):
+    words = ("entails", "neutral", "non-entailment", "not_entailment")
+    found = read(labelled("sentence1", "sentence2", *words), ".jsonl")
+    assert [score for *_, score in found] == [2.0, 1.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize(
     ("names", "labels", "scores"),
     [
