@@ -84,9 +84,6 @@ def fit_and_keep(compilation, batches, callbacks, verbose, measure, best, epochs
     """
     model, data = compilation.model, batches
     compilation.begin(epochs * len(batches), initial_epoch * len(batches))
-    if initial_epoch:
-        batches.epoch = initial_epoch - 1
-        batches.on_epoch_end()
     for callback in callbacks:
         if isinstance(callback, CompileCounter):
             batches = callback.watch(batches)
@@ -98,7 +95,14 @@ def fit_and_keep(compilation, batches, callbacks, verbose, measure, best, epochs
         swaps = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
     keep = KeepBest(model, measure, best, checks=not watched, averaged=bool(swaps))
     memory = KeepFreedMemory()
-    check = keras.callbacks.LambdaCallback(on_epoch_end=keep.check)
+
+    def seek(epoch, logs=None):
+        # An earlier fit goes on, by `initial_epoch` or `BackupAndRestore`: with its order of batches.
+        if data.epoch != epoch:
+            data.epoch = epoch - 1
+            data.on_epoch_end()
+
+    check = keras.callbacks.LambdaCallback(on_epoch_begin=seek, on_epoch_end=keep.check)
     # The monitor waits for the device after each batch: only where there is something to see.
     callbacks = [check, *[OptimizerMonitor()] * watched, *swaps, keep, memory, *callbacks]
     # Where Keras' BackupAndRestore resumed an earlier fit, which this one would skip up to.

@@ -71,6 +71,9 @@ def test_backup_and_restore(task, tmp_path):
 
     stopping = keras.callbacks.LambdaCallback(on_epoch_begin=stop)
     backup = {"backup_dir": str(tmp_path / "backup")}
+    start = trained.model.get_weights()
+    whole = fit([], epochs=3).history["loss"]
+    trained.model.set_weights(start)
     with pytest.raises(KeyboardInterrupt):
         fit([keras.callbacks.BackupAndRestore(**backup), stopping], epochs=3)
     after_one = trained.model.get_weights()
@@ -80,8 +83,10 @@ def test_backup_and_restore(task, tmp_path):
         on_epoch_begin=lambda epoch, logs: seen.append(epoch),
     )
     trained.model.set_weights([0 * weight for weight in after_one])
-    fit([keras.callbacks.BackupAndRestore(**backup), watch], epochs=3)
+    history = fit([keras.callbacks.BackupAndRestore(**backup), watch], epochs=3)
     assert seen == [1, 2]
+    # With the batches, the rates and the moments of a fit that was not interrupted.
+    np.testing.assert_allclose(history.history["loss"], whole[1:], rtol=1e-4)
     assert all(np.array_equal(a, b) for a, b in zip(first, after_one, strict=True))
 
 
