@@ -36,8 +36,8 @@ def read_brat(path, encoding="utf-8", unit="characters", one_based=False, end_in
         List of records, one a text, by name; `"id"` is the name.
 
     Raises:
-        ValueError: If one of the two is missing (of a folder, the text), a line is malformed, or an offset does not give its
-            mention; the message names the file.
+        ValueError: If one of the two is missing (of a folder, the text), a line is malformed, or an
+            offset does not give its mention; the message names the file.
 
     Example:
 

@@ -11,7 +11,7 @@ from keras_ext.models.checkpoint import NamedWeight, assign_weights
 from keras_ext.models.safetensors_file import read_safetensors
 from keras_ext.tasks.sentence_encoder import SentenceEncoder
 from keras_ext.tasks.sentence_model import project
-from keras_ext.tasks.sentence_transformers_settings import POSITIONS, read_object, read_settings
+from keras_ext.tasks.sentence_transformers_settings import POSITIONS, read_fields, read_settings
 
 ROTARY_LENGTH = 1536  # Hugging Face's for a RoFormer, where the config has no other
 
@@ -63,7 +63,7 @@ def _longest(settings, encoder):
     """The number of tokens at which texts are cut."""
     positions = getattr(encoder, "max_sequence_length", None)
     if positions is None:  # rotary ones have no end, but the folder's have
-        config = read_object(current_file(settings.encoder, "config.json"), POSITIONS)
+        config = read_fields(current_file(settings.encoder, "config.json"), POSITIONS)
         positions = config.get("max_position_embeddings", ROTARY_LENGTH)
     # Old folders have it beside the model, new ones in the settings of the tokenizer.
     limit = settings.texts.get("max_seq_length") or settings.tokens.get("model_max_length")

@@ -96,14 +96,14 @@ def read_settings(folder):
         projections=[(path, _projection(path)) for path in paths[2 : 2 + len(projected)]],
         normalize=normalize,
         score=_score(folder),
-        texts=read_object(paths[0] / "sentence_bert_config.json", TEXTS, {}),
-        tokens=read_object(paths[0] / "tokenizer_config.json", TOKENS, {}),
+        texts=read_fields(paths[0] / "sentence_bert_config.json", TEXTS, {}),
+        tokens=read_fields(paths[0] / "tokenizer_config.json", TOKENS, {}),
     )
 
 
 def _score(folder):
     path = folder / "config_sentence_transformers.json"
-    config = read_object(path, WHOLE, {})
+    config = read_fields(path, WHOLE, {})
     similarity, prompt = config.get("similarity_fn_name"), config.get("default_prompt_name")
     if similarity not in SIMILARITIES or prompt is not None:
         raise ValueError(
@@ -128,7 +128,7 @@ def _modules(folder):
 
 
 def _pooling(folder):
-    config = read_object(folder / "config.json", POOL)
+    config = read_fields(folder / "config.json", POOL)
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [name for name, flag in POOLINGS.items() if config.get(flag)]
@@ -145,7 +145,7 @@ def _pooling(folder):
 def _projection(folder):
     """What the file of a projection says, with a known activation."""
     path = folder / "config.json"
-    config = read_object(path, PROJECTION)
+    config = read_fields(path, PROJECTION)
     activation = config.get("activation_function", "Tanh")
     name = activation and activation.rpartition(".")[2]
     if name not in ACTIVATIONS:
@@ -156,7 +156,7 @@ def _projection(folder):
     return {**config, "activation": ACTIVATIONS[name]}
 
 
-def read_object(path, fields, default=None):
+def read_fields(path, fields, default=None):
     """The object in a JSON file.
 
     Args:
