@@ -31,8 +31,8 @@ def side(name, layers, width, batch, length, steps):
     import numpy as np
     from memory import resident_megabytes
 
+    from keras_ext.callbacks import KeepFreedMemory
     from keras_ext.models import BertEncoder
-    from keras_ext.training import KeepFreedMemory
 
     class Batches(keras.utils.PyDataset):
         def __len__(self):

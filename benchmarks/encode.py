@@ -25,7 +25,7 @@ from timing import median_times, print_table
 
 from keras_ext.data import read_pairs
 from keras_ext.metrics import spearman
-from keras_ext.tasks import sentence_encoder_from_huggingface
+from keras_ext.sentences import sentence_encoder_from_huggingface
 
 
 def sides(dtypes):

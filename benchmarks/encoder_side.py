@@ -38,7 +38,7 @@ def keras_ext_steps(sizes, batch, encoder, **arguments):
     import keras
 
     from keras_ext import models
-    from keras_ext.training import KeepFreedMemory
+    from keras_ext.callbacks import KeepFreedMemory
 
     dropouts = {"dropout": DROPOUT, "attention_dropout": DROPOUT}
     model = getattr(models, encoder)(**sizes, **dropouts, **arguments)

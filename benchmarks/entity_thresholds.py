@@ -16,8 +16,8 @@ import keras
 import numpy as np
 from ner_encoder import minilm_folder, show_environment
 
+from keras_ext.checkpoints import encoder_from_huggingface
 from keras_ext.data import Tokenizer, labels_of, read_records
-from keras_ext.models import encoder_from_huggingface
 from keras_ext.tasks import EntityRecognizer
 
 

@@ -25,8 +25,8 @@ def entity_fit():
     """A function that fits a recogniser with a callback."""
     from ner_encoder import minilm_folder
 
+    from keras_ext.checkpoints import encoder_from_huggingface
     from keras_ext.data import Tokenizer
-    from keras_ext.models import encoder_from_huggingface
     from keras_ext.tasks import EntityRecognizer
 
     tokenizer = Tokenizer.from_vocab(minilm_folder() / "vocab.txt")
@@ -45,7 +45,7 @@ def sentence_fit():
     """A function that fits an encoder of sentences with a callback."""
     from ner_encoder import minilm_folder
 
-    from keras_ext.tasks import sentence_encoder_from_huggingface
+    from keras_ext.sentences import sentence_encoder_from_huggingface
 
     encoder = sentence_encoder_from_huggingface(minilm_folder(), max_length=LENGTH)
     encoder.compile(learning_rate=1e-4)
@@ -61,7 +61,7 @@ def plain_fit():
     import numpy as np
     from ner_encoder import minilm_folder
 
-    from keras_ext.models import encoder_from_huggingface
+    from keras_ext.checkpoints import encoder_from_huggingface
 
     encoder = encoder_from_huggingface(minilm_folder())
     model = keras.Model(encoder.input, keras.layers.Dense(8)(encoder.output))

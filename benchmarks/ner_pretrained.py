@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from ner_encoder import minilm_folder, show_environment
 
+from keras_ext.checkpoints import encoder_from_huggingface
 from keras_ext.data import (
     Tokenizer,
     bucket_lengths,
@@ -25,7 +26,6 @@ from keras_ext.data import (
     read_records,
 )
 from keras_ext.metrics import score_entities
-from keras_ext.models import encoder_from_huggingface
 from keras_ext.tasks import EntityRecognizer
 
 FILES = {

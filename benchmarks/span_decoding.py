@@ -11,7 +11,8 @@ import numpy as np
 from memory import peak_memory
 from timing import compilers, median_times, print_table
 
-from keras_ext.ops import decode_factored_spans, decode_spans, dense_span_scores
+from keras_ext.entities import decode_factored_spans, decode_spans
+from keras_ext.ops import dense_span_scores
 
 HEAD_SIZE = 64
 

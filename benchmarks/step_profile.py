@@ -15,9 +15,10 @@ import keras
 from ner_encoder import minilm_folder
 from timing import BACKEND, print_table
 
+from keras_ext.checkpoints import encoder_from_huggingface
 from keras_ext.data import Tokenizer
-from keras_ext.models import encoder_from_huggingface
-from keras_ext.tasks import EntityRecognizer, sentence_encoder_from_huggingface
+from keras_ext.sentences import sentence_encoder_from_huggingface
+from keras_ext.tasks import EntityRecognizer
 
 FIRST, STEPS = 3, 8
 KINDS = {

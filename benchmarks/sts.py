@@ -22,7 +22,8 @@ from keras_ext.data import Tokenizer, read_pairs
 from keras_ext.layers import PairClassifier, PairScore
 from keras_ext.losses import CoSENT, InfoNCE
 from keras_ext.models import BertEncoder
-from keras_ext.tasks import SentenceEncoder, sentence_encoder_from_huggingface
+from keras_ext.sentences import sentence_encoder_from_huggingface
+from keras_ext.tasks import SentenceEncoder
 
 LOSSES = ["CoSENT", "CoSENT, angle", "InfoNCE", "squared error", "SBERT softmax"]
 MAX_LENGTH = 48

@@ -13,10 +13,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_ext import data, metrics, ops, training
+from keras_ext import (
+    callbacks,
+    data,
+    entities,
+    metrics,
+)
+from keras_ext.bert4keras import build_transformer_model
 from keras_ext.layers import EfficientGlobalPointer
 from keras_ext.losses import GlobalPointerCrossentropy
-from keras_ext.models import build_transformer_model
 
 MAX_LENGTH = 128
 BATCH_SIZE = 16
@@ -71,7 +76,7 @@ def predict(model, tokenizer, labels, texts):
     for first in range(0, len(texts), BATCH_SIZE):
         encoded = [encode(tokenizer, text) for text in texts[first : first + BATCH_SIZE]]
         scores = model.predict_on_batch(inputs_of([ids for ids, _ in encoded]))
-        for (_, offsets), (spans, _) in zip(encoded, ops.decode_spans(scores), strict=True):
+        for (_, offsets), (spans, _) in zip(encoded, entities.decode_spans(scores), strict=True):
             spans = data.tokens_to_characters(spans, offsets).tolist()
             yield [(start, end, labels[i]) for i, start, end in spans if 0 <= start < end]
 
@@ -113,7 +118,7 @@ def main():
     optimizer = keras.optimizers.Adam(LEARNING_RATE if weights else 1e-3, epsilon=1e-6)
     model.compile(optimizer, GlobalPointerCrossentropy())
     batches, evaluator = Batches(train, tokenizer, labels), Evaluator(dev, tokenizer, labels)
-    model.fit(batches, epochs=EPOCHS, callbacks=[evaluator, training.KeepFreedMemory()])
+    model.fit(batches, epochs=EPOCHS, callbacks=[evaluator, callbacks.KeepFreedMemory()])
 
 
 if __name__ == "__main__":

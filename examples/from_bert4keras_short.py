@@ -8,8 +8,9 @@ The folders are those of `from_bert4keras.py`, which says what is in them.
 import argparse
 from pathlib import Path
 
+from keras_ext.checkpoints import encoder_from_google
 from keras_ext.data import Tokenizer, labels_of, read_records
-from keras_ext.models import BigramRoFormerEncoder, encoder_from_google
+from keras_ext.models import BigramRoFormerEncoder
 from keras_ext.tasks import EntityRecognizer
 
 EPOCHS = 5

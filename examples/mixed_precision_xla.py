@@ -21,10 +21,11 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
+from keras_ext.callbacks import CompileCounter
 from keras_ext.data import Tokenizer, labels_of, read_records
 from keras_ext.models import BigramRoFormerEncoder
 from keras_ext.tasks import EntityRecognizer
-from keras_ext.training import CompileCounter, recommended_policy
+from keras_ext.training import recommended_policy
 
 CORPUS = Path(__file__).parent / "data"
 HEADERS = ["precision", "XLA", "ms a step", "speed", "compilations", "whole s", "loss", "dev F1"]

@@ -18,9 +18,11 @@ import keras
 from ner_plots import plot_training
 from pretrained import weights_folder
 
+from keras_ext.checkpoints import encoder_from_huggingface
 from keras_ext.data import Tokenizer, labels_of, read_records
-from keras_ext.models import BigramRoFormerEncoder, encoder_from_huggingface
-from keras_ext.tasks import EntityRecognizer, render, render_page
+from keras_ext.entities import render, render_page
+from keras_ext.models import BigramRoFormerEncoder
+from keras_ext.tasks import EntityRecognizer
 
 CORPUS = Path(__file__).parent / "data"
 SENTENCES = 6  # shown in the terminal

@@ -20,7 +20,8 @@ from sentence_plots import plot_scores
 from keras_ext.data import Tokenizer, read_pairs
 from keras_ext.losses import CoSENT
 from keras_ext.models import RoFormerEncoder
-from keras_ext.tasks import SentenceEncoder, sentence_encoder_from_huggingface
+from keras_ext.sentences import sentence_encoder_from_huggingface
+from keras_ext.tasks import SentenceEncoder
 
 CORPUS = Path(__file__).parent / "data"
 QUERIES = 3  # searched for in the terminal

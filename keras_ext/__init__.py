@@ -3,9 +3,17 @@
 Importing this package registers every serialisable object, so that saved models load.
 """
 
+# First: the rooms that it re-exports are built of its parts.
+from keras_ext import tasks
+
+# isort: split
 from keras_ext import (
     activations,
+    bert4keras,
+    callbacks,
+    checkpoints,
     data,
+    entities,
     initializers,
     layers,
     losses,
@@ -13,7 +21,7 @@ from keras_ext import (
     models,
     ops,
     optimizers,
-    tasks,
+    sentences,
     training,
 )
 
@@ -21,7 +29,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "activations",
+    "bert4keras",
+    "callbacks",
+    "checkpoints",
     "data",
+    "entities",
     "initializers",
     "layers",
     "losses",
@@ -29,6 +41,7 @@ __all__ = [
     "models",
     "ops",
     "optimizers",
+    "sentences",
     "tasks",
     "training",
 ]

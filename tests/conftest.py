@@ -1,12 +1,18 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from tasks.recognizers import join_records, make_recognizer, make_records
+
+from keras_ext.checkpoints import names_in
+from keras_ext.models import BertEncoder
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +69,77 @@ def two_replicas():
             return answer["returned"]
 
         yield run
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def batch(rng):
+    """Three sentences of 6 ids: whole, padded, and with a hole."""
+    mask = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 0, 1, 1, 0, 1]], bool)
+    return {
+        "token_ids": rng.integers(0, 30, (3, 6)).astype("int32"),
+        "segment_ids": rng.integers(0, 2, (3, 6)).astype("int32"),
+        "padding_mask": mask,
+    }
+
+
+@pytest.fixture
+def tiny_bert():
+    """Makes a tiny BERT whose dropout is off and whose other arguments can be changed."""
+
+    def make(**arguments):
+        sizes = {
+            "vocabulary_size": 30,
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 8,
+            "intermediate_dim": 12,
+            "max_sequence_length": 9,
+        }
+        return BertEncoder(**{**sizes, **arguments})
+
+    return make
+
+
+@pytest.fixture
+def random_values(rng):
+    """Makes random tensors under Hugging Face's names in the shapes that an encoder needs."""
+
+    def make(encoder, prefix=""):
+        values = {}
+        for row in names_in(encoder, "huggingface"):
+            shape = tuple(row.variable(encoder).shape)[:: -1 if row.transpose else 1]
+            name = re.sub("^(bert|albert|electra|roformer)[.]", prefix, row.name)
+            values[name] = rng.normal(size=shape, scale=0.5).astype("float32")
+        return values
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def records():
+    return make_records()
+
+
+@pytest.fixture(scope="session")
+def trained(records):
+    recognizer = make_recognizer()
+    recognizer.compile(learning_rate=0.01)
+    shuffled = records[::7] + records[1::3] + records[::-2]
+    recognizer.fit([*records, join_records(shuffled)], epochs=10, batch_size=8, verbose=0)
+    return recognizer
+
+
+@pytest.fixture(scope="session")
+def document(records):
+    """A document of 100,000 characters, and where its sentences are."""
+    return join_records([records[i % 30] for i in range(4200)])
+
+
+@pytest.fixture(scope="session")
+def new_recognizer():
+    return make_recognizer

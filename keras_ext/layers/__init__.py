@@ -28,7 +28,6 @@ from keras_ext.layers.scale_offset import ScaleOffset
 from keras_ext.layers.scanned_blocks import ScannedBlocks
 from keras_ext.layers.sinusoidal_position_embedding import SinusoidalPositionEmbedding
 from keras_ext.layers.unit_normalization import UnitNormalization
-from keras_ext.layers.whitening import whitening
 
 __all__ = [
     "AttachMask",
@@ -59,5 +58,4 @@ __all__ = [
     "ScannedBlocks",
     "SinusoidalPositionEmbedding",
     "UnitNormalization",
-    "whitening",
 ]

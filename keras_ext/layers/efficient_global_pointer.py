@@ -20,7 +20,7 @@ class EfficientGlobalPointer(keras.layers.Layer):
 
     With `factored=True` the layer returns the factors instead of the scores. The loss
     (`FactoredGlobalPointerCrossentropy`), the metric (`SpanF1(factored=True)`) and the decoding
-    (`ops.decode_factored_spans`) work on them at a cost that hardly grows with the number of types.
+    (`entities.decode_factored_spans`) work on them at a cost that hardly grows with the number of types.
 
     Args:
         heads: int, the number of entity types.

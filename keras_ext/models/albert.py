@@ -6,7 +6,6 @@ from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.position_embedding import PositionEmbedding
-from keras_ext.models import names
 from keras_ext.models.blocks import (
     add_segments,
     attention_mask,
@@ -94,8 +93,6 @@ class AlbertEncoder(keras.Model):
     Source: Zhenzhong Lan et al., ALBERT: A Lite BERT for Self-supervised Learning of Language
     Representations, 2019, https://arxiv.org/abs/1909.11942
     """
-
-    weight_names = names.ALBERT
 
     def __init__(
         self,

@@ -1,6 +1,5 @@
 import keras
 
-from keras_ext.models import names
 from keras_ext.models.bert import BertEncoder
 
 
@@ -19,11 +18,9 @@ class AlbertUnsharedEncoder(BertEncoder):
     >>> encoder = AlbertUnsharedEncoder(
     ...     vocabulary_size=100, num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32,
     ...     embedding_dim=8)
-    >>> encoder.weight_names[0].huggingface
-    'albert.embeddings.word_embeddings.weight'
+    >>> len(encoder.blocks)
+    2
 
     Source: Zhenzhong Lan et al., ALBERT: A Lite BERT for Self-supervised Learning of Language
     Representations, 2019, https://arxiv.org/abs/1909.11942
     """
-
-    weight_names = names.ALBERT_UNSHARED

@@ -6,7 +6,6 @@ from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.position_embedding import PositionEmbedding
-from keras_ext.models import names
 from keras_ext.models.blocks import (
     add_segments,
     attention_mask,
@@ -94,8 +93,6 @@ class BertEncoder(keras.Model):
     Source: Jacob Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers for
     Language Understanding, 2018, https://arxiv.org/abs/1810.04805
     """
-
-    weight_names = names.BERT
 
     def __init__(
         self,

@@ -194,9 +194,6 @@ def keep_arguments(model, policy, trainable, **arguments):
     for name, value in arguments.items():
         setattr(model, name, value)
     model._argument_names = tuple(arguments)
-    if arguments.get("residual", "post") != "post":
-        # The files of other programs hold post-norm encoders, whose names and shapes may all fit.
-        model.weight_names = ()
 
 
 def kept_config(model):

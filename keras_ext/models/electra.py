@@ -6,7 +6,6 @@ from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.position_embedding import PositionEmbedding
-from keras_ext.models import names
 from keras_ext.models.blocks import (
     add_segments,
     check_heads,
@@ -88,8 +87,6 @@ class ElectraEncoder(keras.Model):
     Source: Kevin Clark et al., ELECTRA: Pre-training Text Encoders as Discriminators Rather Than
     Generators, 2020, https://arxiv.org/abs/2003.10555
     """
-
-    weight_names = names.ELECTRA
 
     def __init__(
         self,

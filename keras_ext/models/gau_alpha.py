@@ -1,7 +1,6 @@
 import keras
 
 from keras_ext import activations
-from keras_ext.models import names
 from keras_ext.models.blocks import check_application, keep_arguments, kept_config
 from keras_ext.models.gau_graph import gau_graph
 
@@ -66,8 +65,6 @@ class GAUAlphaEncoder(keras.Model):
 
     Source: Jianlin Su et al., GAU-alpha, 2022, https://kexue.fm/archives/9052
     """
-
-    weight_names = names.GAU_ALPHA
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.relative_position_embedding import RelativePositionEmbedding
-from keras_ext.models import names
 from keras_ext.models.blocks import (
     add_segments,
     attention_mask,
@@ -93,8 +92,6 @@ class NezhaEncoder(keras.Model):
     Source: Junqiu Wei et al., NEZHA: Neural Contextualized Representation for Chinese Language
     Understanding, 2019, https://arxiv.org/abs/1909.00204
     """
-
-    weight_names = names.NEZHA
 
     def __init__(
         self,

@@ -5,7 +5,6 @@ import keras
 from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
-from keras_ext.models import names
 from keras_ext.models.blocks import (
     add_segments,
     attention_mask,
@@ -92,8 +91,6 @@ class RoFormerEncoder(keras.Model):
     Source: Jianlin Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding,
     2021, https://arxiv.org/abs/2104.09864
     """
-
-    weight_names = names.ROFORMER
 
     def __init__(
         self,

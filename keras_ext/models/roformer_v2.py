@@ -6,7 +6,6 @@ from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.rms_norm import RMSNorm
-from keras_ext.models import names
 from keras_ext.models.blocks import (
     add_segments,
     attention_mask,
@@ -88,8 +87,6 @@ class RoFormerV2Encoder(keras.Model):
     Source: Jianlin Su et al., RoFormerV2: A Faster and Better RoFormer, 2022,
     https://github.com/ZhuiyiTechnology/roformer-v2
     """
-
-    weight_names = names.ROFORMER_V2
 
     def __init__(
         self,

@@ -24,7 +24,6 @@ from keras_ext.ops.similarity import (
     score_function,
     unit_vectors,
 )
-from keras_ext.ops.span_decoding import decode_factored_spans, decode_spans
 from keras_ext.ops.span_scores import (
     dense_span_scores,
     factored_mask,
@@ -42,8 +41,6 @@ __all__ = [
     "apply_rotary",
     "attention_scores",
     "cosine_scores",
-    "decode_factored_spans",
-    "decode_spans",
     "deepnorm_constants",
     "dense_span_scores",
     "dot_scores",

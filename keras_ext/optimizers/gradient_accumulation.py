@@ -109,7 +109,7 @@ class GradientAccumulation(OptimizerWrapper):
     def flush(self):
         """Applies what an unfinished window holds, with its true count; nothing if it is empty.
 
-        For callbacks, between two steps: `keras_ext.training.OptimizerMonitor` calls it at the end
+        For callbacks, between two steps: `keras_ext.callbacks.OptimizerMonitor` calls it at the end
         of each epoch. Not for compiled functions.
         """
         if not self.built or int(ops.convert_to_numpy(self.pending_steps)) == 0:

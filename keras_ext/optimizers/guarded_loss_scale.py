@@ -34,7 +34,7 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
     All scales are exact, and leave no trace in the gradients, if `initial_scale` and the bounds
     are powers of 2. The slots `skipped_steps`, all the bad steps so far, and `consecutive_skips`,
     those since the last good one, count every bad step once, whoever handles it, and are saved with
-    the model. `keras_ext.training.OptimizerMonitor` writes them into the logs.
+    the model. `keras_ext.callbacks.OptimizerMonitor` writes them into the logs.
 
     `compile` puts Keras' own loss scaling around an optimizer if the policy of the model is
     mixed_float16, around a bare one as around a NonFiniteGuard. These two lines prevent it:

@@ -23,7 +23,7 @@ class NonFiniteGuard(OptimizerWrapper):
 
     It costs one pass over the gradients and two integers. The slots `skipped_steps`, all the bad
     steps so far, and `consecutive_skips`, those since the last good one, are saved with the model.
-    `keras_ext.training.OptimizerMonitor` writes them into the logs, and stops training that does
+    `keras_ext.callbacks.OptimizerMonitor` writes them into the logs, and stops training that does
     nothing but skip.
 
     The loss of a bad batch still enters the mean loss that Keras reports, which may be NaN for

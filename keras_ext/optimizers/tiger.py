@@ -31,7 +31,7 @@ class Tiger(keras.optimizers.Optimizer):
     A micro-gradient of a variable that is not finite, or beyond about 1e19, is left out. A variable
     without a good one in the window stays as it is, and so does its momentum. `skipped_steps` and
     `consecutive_skips` count the steps in which that, or a rate that is not finite, befell any
-    variable; `keras_ext.training.OptimizerMonitor` shows them. Inside a loss scaling such steps are
+    variable; `keras_ext.callbacks.OptimizerMonitor` shows them. Inside a loss scaling such steps are
     skipped before they come here. With nonfinite="shrink", the author's way, such a variable
     shrinks a little instead, which heals weights that have grown until the model overflows. Where
     it is the data that is bad, it ruins good weights: 200 bad batches leave 13 % of them.

@@ -1,22 +1,6 @@
-"""Text in, objects out."""
+"""What the tasks share: bundle, training, any encoder behind one call; and the tasks themselves."""
 
-from keras_ext.tasks.entity import Entity
-from keras_ext.tasks.entity_recognizer import EntityRecognizer
-from keras_ext.tasks.render import render
-from keras_ext.tasks.render_page import render_page
-from keras_ext.tasks.sentence_encoder import SentenceEncoder
-from keras_ext.tasks.sentence_evaluation import SentenceEvaluation, SentenceScores
-from keras_ext.tasks.sentence_search import Hit
-from keras_ext.tasks.sentence_transformers_folder import sentence_encoder_from_huggingface
+from keras_ext.entities.recognizer import EntityRecognizer
+from keras_ext.sentences.encoder import SentenceEncoder
 
-__all__ = [
-    "Entity",
-    "EntityRecognizer",
-    "Hit",
-    "SentenceEncoder",
-    "SentenceEvaluation",
-    "SentenceScores",
-    "render",
-    "render_page",
-    "sentence_encoder_from_huggingface",
-]
+__all__ = ["EntityRecognizer", "SentenceEncoder"]

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import keras
 
+import keras_ext
+from keras_ext.checkpoints.keras_file import load_keras_file
 from keras_ext.data import Tokenizer
 from keras_ext.files.hidden_folder import WRITTEN
 from keras_ext.files.json_fields import check_fields
 from keras_ext.files.replaced_files import COMPLETE, current_file, replaced_files
 from keras_ext.files.text_file import load_json, read_text
-from keras_ext.models.keras_file import load_keras_file
 from keras_ext.tasks.quantized import load_model, quantized_layers
 
 FORMAT = "keras_ext bundle"
@@ -33,7 +34,7 @@ OPTIONAL = {"versions": "an object of strings", "quantized": "an object of strin
 ATTEMPTS = 20  # to read a bundle that others replace meanwhile
 
 
-def save_bundle(folder, task, version, **description):
+def save_bundle(folder, task, **description):
     """Writes `model.keras`, `tokenizer.json` and `config.json` into a folder.
 
     The files appear when all are complete; a bundle that was there before is replaced then, in one
@@ -45,7 +46,6 @@ def save_bundle(folder, task, version, **description):
             followed, a leading `~` is the home folder, folders above it are made.
         task: the task, an object with `model` (a `keras.Model`), `tokenizer` (with `save(path)`)
             and `settings` (a dict of plain values).
-        version: version of keras_ext.
         **description: what else `config.json` is to hold, plain values.
 
     Raises:
@@ -71,7 +71,7 @@ def save_bundle(folder, task, version, **description):
             "settings": task.settings,
             "quantized": quantized_layers(model),
             "versions": {
-                "keras_ext": version,
+                "keras_ext": keras_ext.__version__,
                 "keras": keras.__version__,
                 "backend": keras.backend.backend(),
                 "python": platform.python_version(),

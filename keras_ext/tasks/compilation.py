@@ -4,11 +4,11 @@ import contextlib
 
 import keras
 
+from keras_ext.callbacks.optimizer_monitor import nested
 from keras_ext.ops.settings import number
 from keras_ext.optimizers import GuardedLossScale, SummedGradients, WarmupCosine
 from keras_ext.optimizers.adjusted_update import innermost
 from keras_ext.optimizers.kinds import undecayed
-from keras_ext.training.optimizer_monitor import nested
 
 # Callbacks that set the learning rate, which a schedule would not let them.
 RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)

@@ -5,9 +5,9 @@ import math
 import keras
 from keras import ops
 
+from keras_ext.callbacks import CompileCounter, KeepFreedMemory, OptimizerMonitor
+from keras_ext.callbacks.optimizer_monitor import nested
 from keras_ext.ops.settings import whole
-from keras_ext.training import CompileCounter, KeepFreedMemory, OptimizerMonitor
-from keras_ext.training.optimizer_monitor import nested
 
 # What an optimizer has that `OptimizerMonitor` looks at.
 WATCHED = ("skipped_steps", "dynamic_scale", "flush", "position")

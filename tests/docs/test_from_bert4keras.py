@@ -15,14 +15,10 @@ import numpy as np
 import pytest
 from legacy.oracle import PACKAGES
 
+from keras_ext.bert4keras import build_transformer_model, save_bert4keras_weights
+from keras_ext.checkpoints import save_google_weights, save_huggingface
 from keras_ext.layers import EfficientGlobalPointer
-from keras_ext.models import (
-    BertEncoder,
-    build_transformer_model,
-    save_bert4keras_weights,
-    save_google_weights,
-    save_huggingface,
-)
+from keras_ext.models import BertEncoder
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "from_bert4keras.md").read_text("utf-8")

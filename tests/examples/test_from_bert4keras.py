@@ -10,12 +10,10 @@ import from_bert4keras_short
 import numpy as np
 import pytest
 
+from keras_ext.bert4keras import build_transformer_model
+from keras_ext.checkpoints import save_google_weights
 from keras_ext.data import read_records, write_jsonl
-from keras_ext.models import (
-    BigramRoFormerEncoder,
-    build_transformer_model,
-    save_google_weights,
-)
+from keras_ext.models import BigramRoFormerEncoder
 from keras_ext.tasks import EntityRecognizer
 
 PEOPLE = ("anna", "bo li", "carlo", "dina")

@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 
 import keras_ext
-from keras_ext.data import Tokenizer, write_jsonl
-from keras_ext.files.replaced_files import COMPLETE
-from keras_ext.models import (
-    BertEncoder,
-    convert,
+from keras_ext.bert4keras import convert, save_bert4keras_weights
+from keras_ext.bert4keras.legacy_hdf5 import write_legacy_hdf5
+from keras_ext.checkpoints import (
     encoder_from_huggingface,
     load_huggingface_weights,
-    save_bert4keras_weights,
     save_google_weights,
     save_huggingface,
 )
-from keras_ext.models.legacy_hdf5 import write_legacy_hdf5
+from keras_ext.data import Tokenizer, write_jsonl
+from keras_ext.files.replaced_files import COMPLETE
+from keras_ext.models import BertEncoder
 from keras_ext.tasks import SentenceEncoder
 
 PACKAGE = Path(keras_ext.__file__).parent

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from keras_ext.entities import decode_factored_spans
 from keras_ext.layers import EfficientGlobalPointer
 from keras_ext.losses import FactoredGlobalPointerCrossentropy
-from keras_ext.ops import decode_factored_spans, dense_span_scores
+from keras_ext.ops import dense_span_scores
 
 HEADS, SIZE, DIM = 3, 4, 6
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)

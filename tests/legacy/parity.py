@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from keras_ext.models.bert4keras_config import encoder_arguments, encoder_class
+from keras_ext.checkpoints.google_config import encoder_arguments, encoder_class
 
 
 def facts(folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from legacy import cases
 
-from keras_ext.models import build_transformer_model
+from keras_ext.bert4keras import build_transformer_model
 
 CASES = [name for name, case in cases.ENCODERS.items() if case.checkpoint]
 

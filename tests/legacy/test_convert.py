@@ -13,8 +13,8 @@ from legacy.parity import assert_parity, inputs_of
 
 import keras_ext
 from keras_ext import layers
-from keras_ext.models import convert, load_bert4keras_weights
-from keras_ext.models.legacy_hdf5 import read_legacy_hdf5
+from keras_ext.bert4keras import convert, load_bert4keras_weights
+from keras_ext.bert4keras.legacy_hdf5 import read_legacy_hdf5
 
 REWRITTEN = {**cases.OLD_ORDER, **cases.KERAS_2_3}
 USER_MODELS = ("gpt", "keras_layers", "nested_twice", "prefixed", "shared_segments", "siamese")

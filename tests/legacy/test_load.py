@@ -8,12 +8,9 @@ import pytest
 from legacy import cases
 from legacy.parity import assert_parity, encoder_of, facts, inputs_of
 
-from keras_ext.models import (
-    build_transformer_model,
-    load_bert4keras_weights,
-)
-from keras_ext.models.legacy_hdf5 import read_legacy_hdf5
-from keras_ext.models.tf_format import read_tf_format
+from keras_ext.bert4keras import build_transformer_model, load_bert4keras_weights
+from keras_ext.bert4keras.legacy_hdf5 import read_legacy_hdf5
+from keras_ext.bert4keras.tf_format import read_tf_format
 
 pytestmark = pytest.mark.filterwarnings("ignore:The config has keys without a meaning")
 

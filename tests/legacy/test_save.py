@@ -6,13 +6,13 @@ import pytest
 from legacy.oracle import run_legacy
 from legacy.parity import assert_parity, encoder_of, facts
 
-from keras_ext.models import (
+from keras_ext.bert4keras import (
     build_transformer_model,
     convert,
     load_bert4keras_weights,
     save_bert4keras_weights,
 )
-from keras_ext.models.legacy_hdf5 import read_legacy_hdf5
+from keras_ext.bert4keras.legacy_hdf5 import read_legacy_hdf5
 
 pytestmark = pytest.mark.filterwarnings("ignore:The config has keys without a meaning")
 

@@ -8,7 +8,7 @@ from keras import ops
 from keras_ext.losses import FlatNCE, InfoNCE, Matryoshka
 from keras_ext.losses.flat_nce import flat_nce
 from keras_ext.losses.info_nce import info_nce
-from keras_ext.tasks.sentence_training import text_groups
+from keras_ext.sentences.training import text_groups
 
 CLASSES = {info_nce: InfoNCE, flat_nce: FlatNCE}
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from keras_ext.models import load_huggingface_weights
+from keras_ext.checkpoints import load_huggingface_weights
 from tests.models import numpy_transformer
 
 

@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 from gradients import to_numpy
 
-from keras_ext import models
-from keras_ext.models import load_google_weights, names_in, save_google_weights
+from keras_ext import (
+    bert4keras,
+    checkpoints,
+    models,
+)
+from keras_ext.checkpoints import load_google_weights, names_in, save_google_weights
 from keras_ext.models.blocks import post_norm
 from keras_ext.ops.deepnorm import deepnorm_constants
 
@@ -171,9 +175,9 @@ def test_no_other_program_has_the_residual(form, residual, tmp_path):
     name = {"google": "model.ckpt", "huggingface": "folder", "bert4keras": "model.h5"}[form]
     path = tmp_path / name
     load, save = {
-        "google": (models.load_google_weights, models.save_google_weights),
-        "huggingface": (models.load_huggingface_weights, models.save_huggingface),
-        "bert4keras": (models.load_bert4keras_weights, models.save_bert4keras_weights),
+        "google": (checkpoints.load_google_weights, checkpoints.save_google_weights),
+        "huggingface": (checkpoints.load_huggingface_weights, checkpoints.save_huggingface),
+        "bert4keras": (bert4keras.load_bert4keras_weights, bert4keras.save_bert4keras_weights),
     }[form]
     save(make(models.BertEncoder), path)
     model = make(models.BertEncoder, residual=residual)
@@ -190,4 +194,4 @@ def test_a_residual_is_seen_in_a_model_around_the_encoder(tmp_path):
     encoder = models.BertEncoder(**SIZES, residual="deepnorm")
     model = keras.Model(encoder.input, keras.layers.Dense(2, name="head")(encoder(encoder.input)))
     with pytest.raises(ValueError, match="\"post\" only.*Received: residual='deepnorm'"):
-        models.save_bert4keras_weights(model, tmp_path / "model.h5")
+        bert4keras.save_bert4keras_weights(model, tmp_path / "model.h5")

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ext.models import RoFormerEncoder, names_in
+from keras_ext.checkpoints import names_in
+from keras_ext.models import RoFormerEncoder
 from tests.models import numpy_transformer
 
 

@@ -5,7 +5,7 @@ import contextlib
 import keras
 import numpy as np
 
-from keras_ext.training import OptimizerMonitor
+from keras_ext.callbacks import OptimizerMonitor
 
 IDS = np.random.default_rng(1).integers(0, 7, (1000, 3))
 TARGETS = np.random.default_rng(2).normal(size=(1000, 1)).astype("float32")

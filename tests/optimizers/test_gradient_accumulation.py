@@ -7,6 +7,7 @@ from accumulation_matrix import make_optimizer
 from keras import ops
 from micro_batches import micro_batches, steps_of, train
 
+from keras_ext.callbacks import OptimizerMonitor
 from keras_ext.optimizers import (
     GradientAccumulation,
     GuardedLossScale,
@@ -16,7 +17,6 @@ from keras_ext.optimizers import (
     ParameterwiseLR,
     Tiger,
 )
-from keras_ext.training import OptimizerMonitor
 from tests.optimizers.accumulation_cases import BATCH, data, small_model, trained
 
 serialize = keras.saving.serialize_keras_object

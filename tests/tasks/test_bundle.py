@@ -223,7 +223,7 @@ class Toy:
 
 
 def save_toy(folder, number):
-    save_bundle(folder, Toy(number), "0")
+    save_bundle(folder, Toy(number))
 
 
 def load_toy(folder):

@@ -8,9 +8,9 @@ import pytest
 from tasks.recognizers import make_recognizer, make_records
 from tasks.sentences import SCORED, TRIPLETS, make_encoder
 
+from keras_ext.callbacks import KeepFreedMemory
 from keras_ext.layers import LearnableTemperature
 from keras_ext.losses import InfoNCE
-from keras_ext.training import KeepFreedMemory
 
 RECORDS = make_records()[:8]
 EPOCHS = 2
