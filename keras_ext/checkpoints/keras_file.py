@@ -7,7 +7,7 @@ import h5py
 import keras
 
 from keras_ext.checkpoints.checkpoint import value_faults
-from keras_ext.checkpoints.config_values import check_claims
+from keras_ext.checkpoints.config_sizes import check_claims
 from keras_ext.checkpoints.hdf5_file import walk
 from keras_ext.files.file_kind import ZIP, file_kind, wrong_kind
 from keras_ext.files.text_file import load_json
