@@ -65,8 +65,8 @@ def load_bert4keras_weights(model, path, mapping=None, allow_missing=(), allow_u
         the file.
 
     Raises:
-        ValueError: if the file is of another kind (saying which), is cut off (naming the tensors)
-            or does not fit the model (naming the weights and layers on both sides); for an encoder
+        ValueError: if the file is of another kind (saying which), is damaged or cut off, or does
+            not fit the model (naming the weights and layers on both sides); for an encoder
             with another `residual` than "post", which bert4keras does not have.
 
     Example:
