@@ -4,9 +4,8 @@ import inspect
 import math
 from numbers import Real
 
-from keras_ext.checkpoints.checkpoint import matches, misfit
-from keras_ext.checkpoints.name_lookup import is_transposed
-from keras_ext.checkpoints.names import weight_names
+from keras_ext.checkpoints.assign import matches, misfit
+from keras_ext.checkpoints.name_tables import weight_names
 from keras_ext.models.blocks import check_heads
 
 # Arguments of layers and encoders of which each unit has a weight of its own.
@@ -37,14 +36,14 @@ def check_sizes(encoder, arguments, shapes, column, named=str, allow_missing=())
     if "num_heads" in sizes:
         check_heads(sizes["hidden_dim"], sizes["num_heads"], sizes.get("head_size"))
     faults = []
-    for row in weight_names(encoder):
-        expected, name = _shape(row, sizes), getattr(row, column)
-        if expected is None or name is None:
+    for row in weight_names(encoder, column):
+        expected = _shape(row, sizes)
+        if expected is None:
             continue
-        if is_transposed(row, column):
+        if row.transpose:
             expected = expected[::-1]
-        blocks = range(sizes["num_layers"]) if "{i}" in name else range(1)
-        names = [named(name.replace("{i}", str(i))) for i in blocks]
+        blocks = range(sizes["num_layers"]) if "{i}" in row.name else range(1)
+        names = [named(row.name.replace("{i}", str(i))) for i in blocks]
         missing = [n for n in names if n not in shapes and not matches(n, allow_missing)]
         more = f", and {len(missing) - 1} more like it" if len(missing) > 1 else ""
         faults += [f"missing: {name}{more}" for name in missing[:1]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import keras
 
-from keras_ext.checkpoints.checkpoint import value_faults
+from keras_ext.checkpoints.assign import value_faults
 from keras_ext.checkpoints.config_sizes import check_claims
 from keras_ext.checkpoints.hdf5_file import lies_elsewhere, walk
 from keras_ext.files.file_kind import ZIP, file_kind, wrong_kind
