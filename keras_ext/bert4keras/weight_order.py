@@ -2,7 +2,6 @@
 
 import re
 from fnmatch import fnmatchcase
-from operator import attrgetter
 
 import keras
 
@@ -101,8 +100,8 @@ def weight_order(layer):
     """
     order = ORDERS.get(type(layer), {})
     rows = [WeightName(layer, ours, theirs) for ours, theirs in order.items()]
-    rows = [row for row in rows if _variable(layer, row.attribute) is not None]
-    known = {id(row.variable(None)) for row in rows}
+    rows = [row for row in rows if row.exists()]
+    known = {id(row.variable()) for row in rows}
     unknown = [weight.path for weight in layer.weights if id(weight) not in known]
     if unknown:
         raise ValueError(
@@ -143,13 +142,6 @@ def layers_with_weights(model):
                     f"Received: two layers of the name {name!r} in the model {model.name!r}"
                 )
     return found
-
-
-def _variable(layer, attribute):
-    try:
-        return attrgetter(attribute)(layer)
-    except AttributeError:
-        return None
 
 
 def find_weights(rows, names):

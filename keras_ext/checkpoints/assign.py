@@ -31,10 +31,17 @@ class WeightName(NamedTuple):
     name: str
     transpose: bool = False
 
-    def variable(self, model):
-        """The variable of `model` that this row names."""
+    def variable(self, model=None):
+        """The variable that this row names; `model` is that with the layer of this name."""
         layer = model.get_layer(self.layer) if isinstance(self.layer, str) else self.layer
         return attrgetter(self.attribute)(layer)
+
+    def exists(self, model=None):
+        """Whether there is such a layer, and it has the variable."""
+        try:
+            return self.variable(model) is not None
+        except (AttributeError, ValueError):
+            return False
 
 
 class LoadReport(NamedTuple):

@@ -1,7 +1,6 @@
 """Looking up the weights of a model in a table of names."""
 
 import re
-from operator import attrgetter
 
 from keras_ext.checkpoints.name_tables import weight_names
 
@@ -44,7 +43,7 @@ def names_in(model, table):
     WeightName(layer='Transformer-0-MultiHeadSelfAttention', attribute='query_dense.kernel', \
 name='bert.encoder.layer.0.attention.self.query.weight', transpose=True)
     """
-    return [row for row in _expanded(model, _rows(model, table)) if _has(model, row)]
+    return [row for row in _expanded(model, _rows(model, table)) if row.exists(model)]
 
 
 def absent_names(model, table):
@@ -89,13 +88,3 @@ def _expanded(model, table):
                 for other in repeated:
                     layer, name = (x.replace("{i}", str(i)) for x in (other.layer, other.name))
                     yield other._replace(layer=layer, name=name)
-
-
-def _has(model, row):
-    layers = {layer.name: layer for layer in model.layers}
-    if row.layer not in layers:
-        return False
-    try:
-        return attrgetter(row.attribute)(layers[row.layer]) is not None
-    except AttributeError:
-        return False

@@ -61,7 +61,7 @@ class Columns(NamedTuple):
 def is_header(cells):
     """Whether the first line of a file names its columns."""
     known = sum(map(_is_known, cells))
-    ids = sum(bool(cell) and is_id(cell) for cell in cells)
+    ids = sum(bool(cell) and _is_id(cell) for cell in cells)
     return known > 0 and known + ids >= min(2, len(cells))
 
 
@@ -74,7 +74,7 @@ def _is_known(name):
     )
 
 
-def is_id(name):
+def _is_id(name):
     """Whether a name is one of numbers that tell rows apart."""
     return _ID.fullmatch(name.strip().lower()) is not None or name.endswith("ID")
 
@@ -205,10 +205,9 @@ def refuse_lost_scores(place, names, rows, columns):
 def refuse_unknown_scores(place, columns):
     """Raise if one of the columns, tuples of a name and its values, may be the score."""
     for name, values in columns:
-        judged = _JUDGEMENT.fullmatch(_plain(name)) and any(
-            value not in ("", None) for value in values
-        )
-        if not is_id(name) and (judged or sum(map(may_be_score, values)) > len(values) / 2):
+        given = [value for value in values if value not in ("", None)]
+        judged = given and _JUDGEMENT.fullmatch(_plain(name))
+        if not _is_id(name) and (judged or sum(map(may_be_score, values)) > len(values) / 2):
             raise ValueError(
                 f"{place}: the column {name!r} holds numbers or classes and has no known name. "
                 f"Expected to be told: columns={{{name!r}: 'score'}}, or columns={{{name!r}: "
