@@ -62,7 +62,6 @@ def test_every_weight_has_one_row_and_rows_stand_in_the_order_of_bert4keras(enco
     model = encoder(**{**SIZES, "num_layers": 11}, **ENCODERS[encoder])
     rows = names_in(model, "google")
     nameless = NAMELESS & {layer.name for layer in model.layers}
-    nameless |= {"Embedding-Mapping"} if encoder is models.GAUAlphaEncoder else set()
     assert len({(row.layer, row.attribute) for row in rows}) == len(rows)
     assert len(rows) == len(model.weights) - len(nameless)
     weighty = {layer.name for layer in model.layers if layer.weights}
