@@ -32,7 +32,8 @@ class AlbertEncoder(keras.Model):
     Args:
         embedding_dim: int, width of the embeddings. Defaults to 128; None: `hidden_dim`.
 
-    Other arguments, inputs, outputs, blocks and errors are those of `BertEncoder`.
+    Other arguments, inputs, outputs, blocks and errors are those of `BertEncoder`; all blocks have
+    the same layers, each an output of its own.
 
     Example:
 

@@ -62,6 +62,9 @@ class BigramRoFormerEncoder(keras.Model):
     Raises:
         ValueError: if `num_heads` does not divide `hidden_dim`.
 
+    Attributes:
+        blocks: as those of `BertEncoder`; "Output-Norm" comes after the last.
+
     Example:
 
     >>> import numpy as np

@@ -59,7 +59,8 @@ class GAUEncoder(keras.Model):
         ValueError: if `key_size` is odd; for "unilm" without segments; for an unknown or
             contradictory choice.
 
-    Other arguments, inputs and blocks are those of `BertEncoder`; a block is one unit.
+    Other arguments, inputs and blocks are those of `BertEncoder`; a block is one unit, its first
+    layer the `GatedAttentionUnit`.
 
     Example:
 
