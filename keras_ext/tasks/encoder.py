@@ -60,7 +60,7 @@ def _first_block(encoder):
     """The output of an encoder's first block: that of the last layer named after it."""
     outputs = [
         # The layers of blocks that share their weights are called often; the first call is meant.
-        layer._inbound_nodes[0].output_tensors[0]
+        layer.output
         for layer in encoder.layers
         if FIRST_BLOCK.match(layer.name)
     ]
