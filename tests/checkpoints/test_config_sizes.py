@@ -4,10 +4,7 @@ import tracemalloc
 import pytest
 from safetensors.numpy import save_file
 
-from keras_ext import (
-    checkpoints,
-    models,
-)
+from keras_ext import checkpoints, models
 from keras_ext.checkpoints import encoder_from_google, encoder_from_huggingface, names_in
 from keras_ext.checkpoints.config_sizes import check_sizes
 from keras_ext.checkpoints.huggingface_config import ENCODERS as KINDS

@@ -5,11 +5,7 @@ import numpy as np
 import pytest
 from gradients import to_numpy
 
-from keras_ext import (
-    bert4keras,
-    checkpoints,
-    models,
-)
+from keras_ext import bert4keras, checkpoints, models
 from keras_ext.checkpoints import load_google_weights, names_in, save_google_weights
 from keras_ext.models.blocks import post_norm
 from keras_ext.ops.deepnorm import deepnorm_constants
