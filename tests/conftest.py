@@ -21,7 +21,10 @@ from keras_ext.models import BertEncoder
 
 
 def pytest_collection_modifyitems(items):
-    """The tests of a row of the sweep follow each other: they share what is computed once."""
+    """Marks the tests on replicas slow, and lets those of a row of the sweep follow each other.
+
+    They share what is computed once.
+    """
 
     def row(item):
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
@@ -33,6 +36,9 @@ def pytest_collection_modifyitems(items):
     sweep.sort(key=lambda item: first[row(item)])
     for place, item in zip(places, sweep, strict=True):
         items[place] = item
+    for item in items:
+        if "two_replicas" in item.fixturenames:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +70,9 @@ def minilm():
 def two_replicas():
     """Runs a case on two replicas: `two_replicas("module.function", **arguments)`.
 
-    The module lies in tests or tests/optimizers, its function takes the strategy and the arguments, and what it
-    returns, made of lists, dicts, numbers and text, is returned. All cases share one process.
+    The module lies in tests or tests/optimizers, its function takes the strategy and the arguments,
+    and what it returns, made of lists, dicts, numbers and text, is returned. All cases share one
+    process.
     """
     if keras.backend.backend() != "tensorflow":
         pytest.skip("replicas are TensorFlow's")

@@ -721,11 +721,13 @@ def test_output_has_the_promised_shape_and_dtype(row, policy):
     harness.check_output(row, policy)
 
 
+@pytest.mark.slow
 @rows(COMPILED_ROWS)
 def test_xla_equals_eager_and_the_second_call_does_not_trace(row):
     harness.check_xla(row)
 
 
+@pytest.mark.slow
 @rows(CALLED_ROWS)
 @pytest.mark.parametrize("policy", harness.TOLERANCES)
 def test_half_precision_is_finite_and_near_float32(row, policy):
@@ -738,11 +740,13 @@ def test_padding_changes_nothing(row):
     harness.check_padding(row)
 
 
+@pytest.mark.slow
 @rows(OPTIMIZER_ROWS)
 def test_an_optimizer_steps_under_xla_as_in_eager_execution(row):
     harness_optimizers.check_compiled(row)
 
 
+@pytest.mark.slow
 @rows(OPTIMIZER_ROWS)
 @pytest.mark.parametrize("policy", harness.TOLERANCES)
 def test_an_optimizer_trains_in_half_precision_at_the_rate_that_is_set(row, policy):
@@ -798,6 +802,7 @@ def fresh_process():
         yield run
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 @pytest.mark.parametrize(("row", "policy"), SAVED, ids=str)
 def test_a_fresh_process_loads_what_was_saved_and_gives_the_same_bits(
