@@ -808,7 +808,8 @@ def fresh_process():
 def test_a_fresh_process_loads_what_was_saved_and_gives_the_same_bits(
     row, policy, fresh_process, tmp_path
 ):
-    keras.backend.clear_session()  # Keras numbers the layers of a kind within a session
+    # Keras numbers the layers of a kind within a session.
+    keras.utils.clear_session(free_memory=False)
     path = tmp_path / "model.keras"
     outputs = harness.save(row, policy, path)
     if isinstance(row, LayerRow):
