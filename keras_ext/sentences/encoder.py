@@ -1,13 +1,7 @@
 from keras_ext.ops.settings import whole
-from keras_ext.sentences import (
-    evaluation as sentence_evaluation,
-)
-from keras_ext.sentences import (
-    search as sentence_search,
-)
-from keras_ext.sentences import (
-    vectors as sentence_vectors,
-)
+from keras_ext.sentences import evaluation as sentence_evaluation
+from keras_ext.sentences import search as sentence_search
+from keras_ext.sentences import vectors as sentence_vectors
 from keras_ext.sentences import whitening
 from keras_ext.sentences.model import check_settings, project, sentence_model
 from keras_ext.sentences.training import SentenceTraining
