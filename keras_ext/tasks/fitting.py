@@ -130,29 +130,3 @@ def _partition(callbacks, kind):
     return [c for c in callbacks if isinstance(c, kind)], [
         c for c in callbacks if not isinstance(c, kind)
     ]
-
-
-def lengths_differ_first(batches):
-    """Batches in an order that shows Keras on TensorFlow that their length varies, if it does.
-
-    It learns from the first two which dimensions do.
-
-    Args:
-        batches: list of tuples that begin with the length.
-
-    Returns:
-        The list, in which the second has another length than the first, where one has.
-    """
-    for place, batch in enumerate(batches):
-        if batch[0] != batches[0][0]:
-            return [batches[0], batch, *batches[1:place], *batches[place + 1 :]]
-    return batches
-
-
-def numeric_mask(inputs):
-    """The inputs of an encoder with a padding mask of integers.
-
-    Keras on TensorFlow takes the mean of the batches of several replicas to see their shapes, and
-    booleans have none. The model makes a boolean mask of it again.
-    """
-    return {**inputs, "padding_mask": inputs["padding_mask"].astype("int32")}
