@@ -115,7 +115,7 @@ def main():
     before, scores_before = encoder.evaluate(test), pair_scores(encoder, test)
 
     encoder.compile(
-        loss=CoSENT(layout="pairs", score=args.score),
+        loss=CoSENT(score=args.score),
         learning_rate=args.learning_rate or (1e-3 if scratch else 1e-4),
         jit_compile=args.jit,
     )

@@ -1,3 +1,5 @@
+"""Text as NumPy arrays: records and pairs, their files, tokens, windows and batches."""
+
 from keras_ext.data.augmentation import swap_mentions
 from keras_ext.data.batching import bucket_lengths, collate, make_batches, pad_rows
 from keras_ext.data.brat import read_brat

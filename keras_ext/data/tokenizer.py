@@ -10,13 +10,15 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from keras_ext.data.huggingface_tokenizer import (
-    backend_of_json,
-    checked_backend,
     huggingface_backend,
     special_tokens,
     vocabulary_of_text,
 )
-from keras_ext.data.tokenizer_file import check_unknown_token
+from keras_ext.data.tokenizer_file import (
+    backend_of_json,
+    check_unknown_token,
+    checked_backend,
+)
 from keras_ext.files.replaced_files import replaced_file
 
 _SPECIALS = {

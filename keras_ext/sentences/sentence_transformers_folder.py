@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_ext.checkpoints import encoder_from_huggingface
-from keras_ext.checkpoints.checkpoint import NamedWeight, assign_weights
+from keras_ext.checkpoints.assign import WeightName, assign_weights
 from keras_ext.checkpoints.safetensors_file import read_safetensors
 from keras_ext.data import Tokenizer
 from keras_ext.files.replaced_files import current_file
@@ -78,7 +78,7 @@ def _dense(folder, config):
         dtype="float32",
         name=folder.name,
     )
-    table = [NamedWeight(folder.name, "kernel", "linear.weight", True)]
-    table += [NamedWeight(folder.name, "bias", "linear.bias")] if dense.use_bias else []
+    table = [WeightName(folder.name, "kernel", "linear.weight", True)]
+    table += [WeightName(folder.name, "bias", "linear.bias")] if dense.use_bias else []
     assign_weights(keras.Sequential([keras.Input(kernel.shape[:1]), dense]), table, weights)
     return dense

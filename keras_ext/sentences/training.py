@@ -103,9 +103,8 @@ def _collate(columns, targets, pad_id, indices, rows, length):
 
 def default_loss(scored, score):
     """The loss for scored pairs, or for positives alone, of vectors compared by `score`."""
-    if scored:
-        return CoSENT(scale=20.0 if score == "cosine" else 1.0, layout="pairs", score=score)
-    return InfoNCE(temperature=0.05 if score == "cosine" else 1.0, score=score)
+    loss = CoSENT if scored else InfoNCE
+    return loss(temperature=0.05 if score == "cosine" else 1.0, score=score)
 
 
 def text_groups(columns):

@@ -5,11 +5,11 @@ from types import FunctionType
 
 import keras
 
-from keras_ext.callbacks.optimizer_monitor import nested
+from keras_ext.keras_internals import copy_exclusions, layers_inside, strategy_of
 from keras_ext.ops.settings import number
 from keras_ext.optimizers import GuardedLossScale, SummedGradients, WarmupCosine
-from keras_ext.optimizers.adjusted_update import innermost
 from keras_ext.optimizers.kinds import undecayed
+from keras_ext.optimizers.nested import innermost, nested
 
 # Callbacks that set the learning rate, which a schedule would not let them.
 RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
@@ -202,7 +202,7 @@ def guarded(optimizer, model):
         A Keras optimizer.
     """
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+    half = any(layer.compute_dtype == "float16" for layer in (model, *layers_inside(model)))
     return GuardedLossScale(optimizer) if half and not scaled else optimizer
 
 
@@ -241,7 +241,7 @@ def _of_its_strategy(optimizer, model):
     """The optimizer, made anew under the strategy of the model if it was made elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return optimizer
-    if optimizer._distribution_strategy is model.distribute_strategy:
+    if strategy_of(optimizer) is model.distribute_strategy:
         return optimizer
     if optimizer.built:
         raise ValueError(
@@ -250,8 +250,6 @@ def _of_its_strategy(optimizer, model):
             f"Received: {optimizer!r}, {type(model.distribute_strategy).__name__}"
         )
     made = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    # Which weights do not decay is no setting that Keras saves.
     for old, new in zip(nested(optimizer), nested(made), strict=True):
-        names = [name for name in vars(old) if name.startswith("_exclude_from_weight_decay")]
-        vars(new).update({name: vars(old)[name] for name in names})
+        copy_exclusions(old, new)
     return made

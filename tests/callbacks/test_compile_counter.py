@@ -57,7 +57,7 @@ def train(model, counter, data):
 
 # What the child process runs: all three steps, old and new shapes.
 PROGRAM = """
-from training.test_compile_counter import Batches, CompileCounter, json, tiny_model
+from callbacks.test_compile_counter import Batches, CompileCounter, json, tiny_model
 
 model, counter = tiny_model(), CompileCounter(expected=3)
 watch, silent = counter.watch, {"verbose": 0, "callbacks": [counter]}

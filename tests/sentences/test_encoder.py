@@ -186,7 +186,7 @@ def test_progress_is_shown(capsys):
 
 TRAININGS = {
     "scored": (SCORED, SCORED, {}),
-    "angle": (SCORED, SCORED, {"loss": CoSENT(layout="pairs", score="angle")}),
+    "angle": (SCORED, SCORED, {"loss": CoSENT(score="angle")}),
     "pairs": (PAIRS, SCORED, {}),
     "symmetric": (PAIRS, SCORED, {"loss": InfoNCE(symmetric=True)}),
     "flat": (PAIRS, SCORED, {"loss": FlatNCE()}),

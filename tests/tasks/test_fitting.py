@@ -112,7 +112,6 @@ def test_each_text_is_tokenised_once_and_validation_is_batched_once(make, monkey
     dev = make_records()[20:25] if make is entities else SCORED[14:30]
     seen, kind, epochs = [], type(task.tokenizer), 3
     for name in ("encode_batch", "encode_ids"):
-
         method = getattr(kind, name)
 
         def noted(self, texts, method=method):
