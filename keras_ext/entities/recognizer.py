@@ -104,7 +104,6 @@ class EntityRecognizer:
         self.settings["policy"] = policy if policy is None else decoding.check_policy(policy)
         self._policy_from_data = False
         self.span_head = decoding.HEADS[head](len(self.labels), self.settings["head_size"])
-        self._sizes = max_length, stride
         self._compilations = None
         self._windows([""])  # checks max_length and stride
 
@@ -168,10 +167,11 @@ class EntityRecognizer:
         if "loss_weights" in kwargs:
             raise ValueError(f"There is one loss. Received: loss_weights={kwargs['loss_weights']}")
         default = default_arguments(optimizer, learning_rate, weight_decay, ema_momentum)
-        self._loss = training.span_loss(self.span_head, loss)
-        self._compilations = Compilations([self.model], optimizer, default, kwargs)
+        loss = training.span_loss(self.span_head, loss)
+        compilations = Compilations([self.model], optimizer, default, kwargs)
         if optimizer is not None:
-            self._compilations.get(self.model, self._loss)
+            compilations.get(self.model, loss)
+        self._loss, self._compilations = loss, compilations  # both, or what was chosen before
 
     def fit(
         self,
@@ -413,11 +413,13 @@ class EntityRecognizer:
         return decoding.Reading(self.span_head, self.labels, threshold, policy)
 
     def _windows(self, texts):
-        return decoding.text_windows(self.tokenizer, texts, *self._sizes)
+        sizes = self.settings["max_length"], self.settings["stride"]
+        return decoding.text_windows(self.tokenizer, texts, *sizes)
 
     def _plan(self, records):
         """Windows of the texts of records, their gold spans, and the report on both."""
-        return plan(records, self.tokenizer, self.labels, *self._sizes)
+        sizes = self.settings["max_length"], self.settings["stride"]
+        return plan(records, self.tokenizer, self.labels, *sizes)
 
     def _batches(self, windows, spans, batch_size, **order):
         sizes = batch_size, self.settings["max_length"]

@@ -68,7 +68,7 @@ def check_report(report, on_lost, verbose):
     warn_of_lost(report, "training data", stacklevel=4)
     if not report.windows:
         raise ValueError(
-            f"There is no text to train on: all texts are empty. Received: {report.records} records"
+            f"There is no text to train on: all texts are empty. Received: records={report.records}"
         )
 
 
@@ -146,7 +146,7 @@ class Validation:
         loss: `keras.losses.Loss` of its scores.
         records: list of records.
         windows: list of the `data.Window`s of their texts.
-        batches: `Batches` of these windows; they are made once.
+        batches: `Batches` of these windows.
         reading: function without arguments that gives the `Reading` to score with.
 
     `in_vain` tells whether there are entities and no call predicted any.
@@ -156,7 +156,7 @@ class Validation:
         self.model, self.loss, self.reading = model, loss, reading
         self.texts = [record["text"] for record in records]
         self.gold = [trimmed_entities(record) for record in records]
-        self.windows, self.batches = windows, list(batches.made())
+        self.windows, self.batches = windows, batches
         self.in_vain = any(self.gold)
 
     def __call__(self):
@@ -179,6 +179,6 @@ class Validation:
 
     def _scored(self, losses):
         """`window_scores` of all windows, whose losses are put into a list."""
-        for indices, labels, scores in window_scores(self.model, self.windows, self.batches):
+        for indices, labels, scores in window_scores(self.model, self.windows, self.batches.made()):
             losses.append(ops.convert_to_numpy(self.loss.call(labels, scores)))
             yield indices, labels, scores

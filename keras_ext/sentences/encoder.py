@@ -189,7 +189,7 @@ class SentenceEncoder:
             print(training.report(kind, targets, cut, sizes[0]))  # noqa: T201, it is for the user
         if evaluation is not None:
             vectors.warn_of_cut(cut_dev, len(dev), sizes[0])
-            made = vectors.row_batches(self.model, dev, 2 * batch_size, *sizes)
+            made = partial(vectors.row_batches, self.model, dev, 2 * batch_size, *sizes)
             measure = partial(Measure(evaluation, made, self.settings["score"]), self.model)
         columns = 2 * columns if kind == "texts" else columns
         order = {"seed": seed, "replicas": replicas_of(self.model)}

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -106,33 +107,34 @@ class SentenceEvaluation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is None:
             return
-        if self.measure is None:  # not before: `compile` says which shapes there are
+        if self.measure is None:  # `whiten` may have changed the model since it was made
             tokenizer, settings = self.sentence_encoder.tokenizer, self.sentence_encoder.settings
             texts, sizes = self.evaluation.texts, (self.batch_size, settings["max_length"])
             rows, cut = token_rows(tokenizer, texts, settings["max_length"])
             warn_of_cut(sum(cut), len(texts), settings["max_length"])
-            batches = row_batches(self.sentence_encoder.model, rows, *sizes, tokenizer.pad_id)
+            model = self.sentence_encoder.model
+            batches = partial(row_batches, model, rows, *sizes, tokenizer.pad_id)
             self.measure = Measure(self.evaluation, batches, settings["score"])
         logs.update(self.measure(self.sentence_encoder.model, self.prefix))
 
 
 class Measure:
-    """Evaluates the vectors of a model after each epoch, from batches that are made once.
+    """Evaluates the vectors of a model after each epoch, from rows that were tokenised once.
 
     Args:
         evaluation: `Evaluation`.
-        batches: what `row_batches` gives for its texts.
+        batches: function without arguments that gives the `row_batches` of its texts.
         score: "cosine" or "dot".
     """
 
     def __init__(self, evaluation, batches, score):
-        self.evaluation, self.batches, self.score = evaluation, list(batches), score
+        self.evaluation, self.batches, self.score = evaluation, batches, score
 
     def __call__(self, model, prefix="val_"):
         """The figures that are numbers, for the logs."""
         texts = self.evaluation.texts
         vectors = np.empty((len(texts), model.output.shape[-1]), "float32")
-        fill_vectors(vectors, model, self.batches, texts)
+        fill_vectors(vectors, model, self.batches(), texts)
         scores = self.evaluation.scores(comparable(vectors, self.score))
         names = ("spearman", "pearson", "accuracy", "mrr", "recall", "ndcg")
         values = {f"{prefix}{name}": getattr(scores, name) for name in names}

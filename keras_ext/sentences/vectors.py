@@ -45,13 +45,13 @@ def column_rows(tokenizer, columns, max_length):
     return [[rows[text] for text in column] for column in columns], counts
 
 
-def warn_of_cut(cut, texts, max_length, stacklevel=3):
+def warn_of_cut(cut, texts, max_length):
     """Warns of texts that were cut, if there are any."""
     if cut:
         warnings.warn(
             f"{cut} of {texts} texts have more than max_length={max_length} tokens; what comes "
             "after is not read.",
-            stacklevel=stacklevel,
+            stacklevel=3,
         )
 
 

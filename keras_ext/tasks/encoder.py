@@ -63,8 +63,9 @@ def _first_block(encoder):
     if not blocks:
         raise ValueError(
             "The first block of an encoder is the first of its `blocks`, which have an `output`, or "
-            f"a layer of the name {KERAS_HUB_FIRST_BLOCK!r}. Received: {encoder!r} with layers "
-            f"{names}"
+            f"a layer of the name {KERAS_HUB_FIRST_BLOCK!r}. A model made of an encoder of keras_ext "
+            "has none: pass the encoder itself, or set model.blocks = encoder.blocks. "
+            f"Received: {encoder!r} with layers {names}"
         )
     return blocks[0].output
 

@@ -4,7 +4,7 @@ import inspect
 
 import keras
 import pytest
-from tasks.recognizers import make_recognizer
+from tasks.recognizers import make_recognizer, make_records
 from tasks.sentences import make_encoder
 
 from keras_ext.losses import InfoNCE
@@ -56,3 +56,12 @@ def test_what_is_neither_is_keras_own_error(make):
         make().compile("no_such_thing")
     with pytest.raises(ValueError, match="no_such_thing"):
         make().compile(loss="no_such_thing")
+
+
+def test_a_compile_that_is_refused_changes_nothing():
+    recognizer, records = make_recognizer(), make_records()[:4]
+    recognizer.compile("sgd")
+    with pytest.raises(ValueError, match="no_such_optimizer"):
+        recognizer.compile("no_such_optimizer", lambda spans, scores: own_loss(spans, scores) + 1e9)
+    history = recognizer.fit(records, records, epochs=1, verbose=0).history
+    assert history["loss"][0] < 1e6 and history["val_loss"][0] < 1e6
