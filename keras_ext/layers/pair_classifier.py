@@ -4,7 +4,8 @@ from keras import ops
 PARTS = {
     "first": lambda u, v: u,
     "second": lambda u, v: v,
-    "difference": lambda u, v: ops.abs(u - v),
+    # |u - v|; of an absolute value JAX takes the slope 1 at 0, which would push equal vectors apart.
+    "difference": lambda u, v: (u - v) * ops.sign(u - v),
     "product": lambda u, v: u * v,
 }
 
