@@ -38,7 +38,7 @@ def double_sum(labels, scores):
 
 def cosent(labels, vectors):
     """Ours, of vectors (B, 2, d)."""
-    return CoSENT(SCALE, layout="pairs")(labels, vectors)
+    return CoSENT(1 / SCALE)(labels, vectors)
 
 
 def double_cosent(labels, vectors):
@@ -47,7 +47,7 @@ def double_cosent(labels, vectors):
 
 
 LOSSES = {
-    "ranking_logsumexp": functools.partial(ranking_logsumexp, scale=SCALE),
+    "ranking_logsumexp": functools.partial(ranking_logsumexp, temperature=1 / SCALE),
     "double sum": double_sum,
     "CoSENT": cosent,
     "double CoSENT": double_cosent,

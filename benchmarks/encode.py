@@ -25,14 +25,14 @@ from timing import median_times, print_table
 
 from keras_ext.data import read_pairs
 from keras_ext.metrics import spearman
-from keras_ext.sentences import sentence_encoder_from_huggingface
+from keras_ext.tasks import SentenceEncoder
 
 
 def sides(dtypes):
     """The encoders to compare: name -> function of texts and batch size."""
     found = {}
     for dtype in dtypes:
-        encoder = sentence_encoder_from_huggingface(minilm_folder(), dtype=dtype)
+        encoder = SentenceEncoder.from_huggingface(minilm_folder(), dtype=dtype)
         found[f"ours, {dtype}"] = encoder.encode
     if importlib.util.find_spec("sentence_transformers") is not None:
         # Its triton and TensorFlow bring two LLVMs, which end the process.
@@ -104,7 +104,7 @@ def encode_corpus(size, batch_size):
     Returns:
         Texts a second, MB at the peak beyond the texts and the result.
     """
-    encoder = sentence_encoder_from_huggingface(minilm_folder())
+    encoder = SentenceEncoder.from_huggingface(minilm_folder())
     texts = corpus(size)
     encoder.encode(texts[:8192], batch_size=batch_size)  # kernels and buffers are made
     baseline = resident_megabytes("VmRSS")

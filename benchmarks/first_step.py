@@ -45,9 +45,9 @@ def sentence_fit():
     """A function that fits an encoder of sentences with a callback."""
     from ner_encoder import minilm_folder
 
-    from keras_ext.sentences import sentence_encoder_from_huggingface
+    from keras_ext.tasks import SentenceEncoder
 
-    encoder = sentence_encoder_from_huggingface(minilm_folder(), max_length=LENGTH)
+    encoder = SentenceEncoder.from_huggingface(minilm_folder(), max_length=LENGTH)
     encoder.compile(learning_rate=1e-4)
     pairs = [(f"text {i}", f"another text {i} " * (i % 5 + 1), i / 7) for i in range(2 * BATCH)]
     return lambda callback: encoder.fit(

@@ -17,8 +17,7 @@ from timing import BACKEND, print_table
 
 from keras_ext.checkpoints import encoder_from_huggingface
 from keras_ext.data import Tokenizer
-from keras_ext.sentences import sentence_encoder_from_huggingface
-from keras_ext.tasks import EntityRecognizer
+from keras_ext.tasks import EntityRecognizer, SentenceEncoder
 
 FIRST, STEPS = 3, 8
 KINDS = {
@@ -66,7 +65,7 @@ def entity_fit(batch, length, steps):
 
 def sentence_fit(batch, length, steps):
     """A function that fits an encoder of sentences with callbacks."""
-    encoder = sentence_encoder_from_huggingface(minilm_folder(), max_length=length)
+    encoder = SentenceEncoder.from_huggingface(minilm_folder(), max_length=length)
     encoder.compile(learning_rate=1e-4)
     text = "one more " * (length // 2 - 1)
     pairs = [(text, text[: -9 * (i % 3 + 1)], i / 7) for i in range(batch * steps)]

@@ -22,7 +22,6 @@ from keras_ext.data import Tokenizer, read_pairs
 from keras_ext.layers import PairClassifier, PairScore
 from keras_ext.losses import CoSENT, InfoNCE
 from keras_ext.models import BertEncoder
-from keras_ext.sentences import sentence_encoder_from_huggingface
 from keras_ext.tasks import SentenceEncoder
 
 LOSSES = ["CoSENT", "CoSENT, angle", "InfoNCE", "squared error", "SBERT softmax"]
@@ -82,14 +81,14 @@ def fine_tune(loss, rate, seed, share, batch_size):
     train, dev, test = english()
     encoder = minilm()
     pairs, loss, head = learnt_from(loss, train[: int(share * len(train))])
-    encoder.compile(loss, head, learning_rate=rate)
+    encoder.compile(loss=loss, head=head, learning_rate=rate)
     encoder.fit(pairs, epochs=1, batch_size=batch_size, verbose=0, seed=seed)
     return [encoder.evaluate(part).spearman for part in (dev, test)]
 
 
 def minilm():
     """The packaged all-MiniLM-L6-v2, texts cut at `MAX_LENGTH`."""
-    return sentence_encoder_from_huggingface(minilm_folder(), max_length=MAX_LENGTH)
+    return SentenceEncoder.from_huggingface(minilm_folder(), max_length=MAX_LENGTH)
 
 
 def from_scratch(data, loss, rate, seed, epochs, batch_size, width, layers):
@@ -112,7 +111,7 @@ def from_scratch(data, loss, rate, seed, epochs, batch_size, width, layers):
     )
     encoder = SentenceEncoder(encoder, tokenizer, max_length=MAX_LENGTH)
     pairs, loss, head = learnt_from(loss, train)
-    encoder.compile(loss, head, learning_rate=rate)
+    encoder.compile(loss=loss, head=head, learning_rate=rate)
     encoder.fit(pairs, dev, epochs=epochs, batch_size=batch_size, verbose=0, seed=seed)
     return [encoder.evaluate(part).spearman for part in (dev, test)]
 

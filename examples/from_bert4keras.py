@@ -13,12 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_ext import (
-    callbacks,
-    data,
-    entities,
-    metrics,
-)
+from keras_ext import callbacks, data, entities, metrics
 from keras_ext.bert4keras import build_transformer_model
 from keras_ext.layers import EfficientGlobalPointer
 from keras_ext.losses import GlobalPointerCrossentropy

@@ -20,7 +20,6 @@ from sentence_plots import plot_scores
 from keras_ext.data import Tokenizer, read_pairs
 from keras_ext.losses import CoSENT
 from keras_ext.models import RoFormerEncoder
-from keras_ext.sentences import sentence_encoder_from_huggingface
 from keras_ext.tasks import SentenceEncoder
 
 CORPUS = Path(__file__).parent / "data"
@@ -66,7 +65,7 @@ def build(args, train):
     """The encoder before training."""
     if args.encoder != "scratch":
         folder = weights_folder(args.encoder)
-        return sentence_encoder_from_huggingface(folder, args.precision, args.max_length or 64)
+        return SentenceEncoder.from_huggingface(folder, args.precision, args.max_length or 64)
     tokenizer = Tokenizer.from_characters([text for pair in train for text in pair[:2]])
     inside = RoFormerEncoder(
         tokenizer.vocabulary_size,
@@ -116,7 +115,7 @@ def main():
     before, scores_before = encoder.evaluate(test), pair_scores(encoder, test)
 
     encoder.compile(
-        CoSENT(layout="pairs", score=args.score),
+        loss=CoSENT(score=args.score),
         learning_rate=args.learning_rate or (1e-3 if scratch else 1e-4),
         jit_compile=args.jit,
     )

@@ -20,7 +20,6 @@ from pretrained import weights_folder
 from keras_ext.data import Tokenizer, read_pairs
 from keras_ext.losses import InfoNCE
 from keras_ext.models import RoFormerEncoder
-from keras_ext.sentences import sentence_encoder_from_huggingface
 from keras_ext.tasks import SentenceEncoder
 
 CORPUS = Path(__file__).parent / "data"
@@ -65,7 +64,7 @@ def build(args, texts):
     """The encoder before training."""
     if args.encoder != "scratch":
         folder = weights_folder(args.encoder)
-        return sentence_encoder_from_huggingface(folder, max_length=args.max_length or 64)
+        return SentenceEncoder.from_huggingface(folder, max_length=args.max_length or 64)
     tokenizer = Tokenizer.from_characters(texts)
     inside = RoFormerEncoder(tokenizer.vocabulary_size, 2, 4, 128, 256, residual="pre")
     return SentenceEncoder(inside, tokenizer, max_length=args.max_length or 128)
@@ -79,7 +78,7 @@ def main():
     encoder = build(args, texts)
     before = encoder.evaluate(test)
     rate = args.learning_rate or (1e-3 if args.encoder == "scratch" else 3e-5)
-    encoder.compile(InfoNCE(args.temperature), learning_rate=rate)
+    encoder.compile(loss=InfoNCE(args.temperature), learning_rate=rate)
     encoder.fit(
         texts,
         epochs=args.epochs,

@@ -1,12 +1,17 @@
 import copy
 import importlib.util
-import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+# Compiling takes most of the time of the tests, and what it compiles runs once: XLA rewrites a graph
+# as ever, but makes machine code of it in the quickest way, here and in the processes that the tests
+# start. `XLA_FLAGS= pytest` leaves it as users have it.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
+
+import child
 import keras
 import numpy as np
 import pytest
@@ -14,6 +19,27 @@ from tasks.recognizers import join_records, make_recognizer, make_records
 
 from keras_ext.checkpoints import names_in
 from keras_ext.models import BertEncoder
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests on replicas slow, and lets those of a row of the sweep follow each other.
+
+    They share what is computed once.
+    """
+
+    def row(item):
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        return parameters.get("row") if item.path.name == "test_all.py" else None
+
+    places = [place for place, item in enumerate(items) if row(item)]
+    sweep = [items[place] for place in places]
+    first = {row(item): place for place, item in reversed(list(enumerate(sweep)))}
+    sweep.sort(key=lambda item: first[row(item)])
+    for place, item in zip(places, sweep, strict=True):
+        items[place] = item
+    for item in items:
+        if "two_replicas" in item.fixturenames:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
@@ -45,31 +71,18 @@ def minilm():
 def two_replicas():
     """Runs a case on two replicas: `two_replicas("module.function", **arguments)`.
 
-    The module lies in tests or tests/optimizers, its function takes the strategy and the arguments, and what it
-    returns, made of lists, dicts, numbers and text, is returned. All cases share one process.
+    The module lies in tests or tests/optimizers, its function takes the strategy and the arguments,
+    and what it returns, made of lists, dicts, numbers and text, is returned. All cases share one
+    process.
     """
     if keras.backend.backend() != "tensorflow":
         pytest.skip("replicas are TensorFlow's")
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("on_replicas.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={
-            **os.environ,
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
-    ) as process:
+    with child.start() as run:
 
-        def run(name, **arguments):
-            process.stdin.write(json.dumps([name, arguments]) + "\n")
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline())
-            assert "raised" not in answer, answer["raised"]
-            return answer["returned"]
+        def on_replicas(name, **arguments):
+            return run("on_replicas.run", name=name, arguments=arguments)
 
-        yield run
+        yield on_replicas
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ Each raises AssertionError saying which object lacks what. `tests/test_all.py` h
 """
 
 import dataclasses
+import functools
 import inspect
 import json
 
 import keras
 import numpy as np
-from harness_backend import compiled
+from harness_backend import compiled, quickest, specs
 from harness_compare import compare, relative_difference, run, to_numpy
 from harness_kinds import LENGTH, LayerRow, OptimizerRow, by_name
 from keras import ops, tree
@@ -145,8 +146,10 @@ def check_build(row):
 
 def check_output(row, policy):
     """Shape and dtype of the output are those that are promised."""
-    subject = row.built(policy)
-    outputs = named(row.call(subject, row.weights(subject), row.inputs_in(policy)))
+    subject = built(row, policy)
+    outputs = named(
+        specs(functools.partial(row.call, subject), row.weights(subject), row.inputs_in(policy))
+    )
     promises = [named(row.symbolic(subject, policy))]
     if isinstance(row, LayerRow):
         promises.append(named(row.symbolic(subject, policy, shape=lambda x: x.shape)))
@@ -175,13 +178,13 @@ def check_output(row, policy):
 
 def check_xla(row):
     """XLA gives the value and gradient of eager execution, and one trace serves two calls."""
-    subject, inputs, runs = row.built(), row.inputs_in("float32"), []
+    subject, inputs, runs = built(row, "float32"), row.inputs_in("float32"), []
+    expected = reference(row)
 
     def function(weights, inputs):
         runs.append(None)
         return run(row, subject, weights, inputs)
 
-    eager = function(row.weights(subject), inputs)
     jitted = compiled(function)
     try:
         outputs = jitted(row.weights(subject), inputs)
@@ -190,15 +193,46 @@ def check_xla(row):
     traces = len(runs)
     jitted(row.weights(subject), inputs)
     assert len(runs) == traces, f"{row}: the second call with the same shapes traces again"
-    compare(row, "XLA", outputs, eager, XLA_TOLERANCE)
+    compare(row, "XLA", outputs, expected, XLA_TOLERANCE)
 
 
 def check_low_precision(row, policy):
     """Half precision gives a finite value and gradient near those of float32."""
-    reference, subject = row.built(), row.built(policy)
-    expected = run(row, reference, row.weights(reference), row.inputs_in("float32"))
-    outputs = run(row, subject, row.weights(subject), row.inputs_in(policy))
-    compare(row, policy, outputs, expected, TOLERANCES[policy])
+    compare(row, policy, results(row, policy), reference(row), TOLERANCES[policy])
+
+
+@functools.cache
+def built(row, policy):
+    """The object of a row, built once: the checks call it as a pure function of its weights."""
+    return row.built(policy)
+
+
+@functools.cache
+def reference(row):
+    """Value and gradient in float32, computed once."""
+    return results(row, "float32")
+
+
+def write_reference(row, path):
+    """Writes value and gradient in float32 for a process that runs another backend."""
+    np.savez(path, *(to_numpy(x) for x in tree.flatten(reference(row))))
+
+
+def check_reference(row, path):
+    """Value and gradient in float32 are those that another backend has written."""
+    with np.load(path) as file:
+        expected = [file[name] for name in file.files]
+    value, gradient = reference(row)
+    count = len(tree.flatten(value))
+    expected = expected[:count], expected[count:]
+    compare(row, "another backend", (value, gradient), expected, XLA_TOLERANCE)
+
+
+def results(row, policy):
+    """Value and gradient under a dtype policy."""
+    subject = built(row, policy)
+    function = quickest(functools.partial(run, row, subject))
+    return function(row.weights(subject), row.inputs_in(policy))
 
 
 def check_padding(row):
@@ -206,7 +240,7 @@ def check_padding(row):
 
     That a fully masked row gives a finite value and gradient, `compare` sees in every other check.
     """
-    subject = row.built()
+    subject = built(row, "float32")
     mask = masks(row)[0]
     assert mask.any(axis=1).tolist() == [True, True, False], f"{row}: no row is fully masked"
     rng = np.random.default_rng(1)

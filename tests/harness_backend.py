@@ -9,6 +9,14 @@ if keras.backend.backend() == "tensorflow":
         """Compiles a function of tensors with XLA."""
         return tf.function(function, jit_compile=True, autograph=False)
 
+    def quickest(function):
+        """The function as it runs once in the least time: eagerly."""
+        return function
+
+    def specs(function, *arguments):
+        """What has the shapes and dtypes of the outputs: here the outputs themselves."""
+        return function(*arguments)
+
     def value_and_gradients(function, tensors):
         """Calls `function(tensors) -> (scalar, value)`.
 
@@ -40,6 +48,11 @@ else:
     def compiled(function):
         """Compiles a function of tensors with XLA."""
         return jax.jit(function)
+
+    quickest = compiled
+    """Eagerly, JAX compiles each operation for each shape, which takes ten times as long."""
+
+    specs = jax.eval_shape
 
     def value_and_gradients(function, tensors):
         """Calls `function(tensors) -> (scalar, value)`.

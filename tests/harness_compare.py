@@ -56,5 +56,7 @@ def relative_difference(left, right, floor=0.0):
 
 def to_numpy(x):
     """A tensor as an array; half precision as float32, which holds all its numbers."""
+    if isinstance(x, np.ndarray):
+        return x
     dtype = keras.backend.standardize_dtype(x.dtype)
     return np.array(ops.cast(x, "float32") if "float" in dtype else x)

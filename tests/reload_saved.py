@@ -1,12 +1,8 @@
-"""Loads what the sweep saved and writes what it computes: the part that runs in a fresh process.
+"""What a saved model computes: the part that runs in a fresh process, too.
 
-    python reload_saved.py FOLDER
-
-For each `NAME.keras` of the folder it reads `NAME.inputs.npz` and writes `NAME.outputs.npz`. Only
-`import keras_ext` makes the objects known.
+Only `import keras_ext` makes the objects known.
 """
 
-import sys
 from pathlib import Path
 
 import keras
@@ -42,12 +38,9 @@ def train(model, x, y):
         model.train_on_batch(batch, target)
 
 
-def write_outputs(model, path):
-    """Writes the outputs of a model for the inputs that lie beside it."""
+def write_outputs(path):
+    """Loads a model and writes its outputs for the inputs that lie beside it."""
+    path = Path(path)
     inputs = dict(np.load(path.with_suffix(".inputs.npz")))
-    np.savez(path.with_suffix(".outputs.npz"), **outputs_of(model, inputs))
-
-
-if __name__ == "__main__":
-    for path in sorted(Path(sys.argv[1]).glob("*.keras")):
-        write_outputs(keras.saving.load_model(path), path)
+    outputs = outputs_of(keras.saving.load_model(path), inputs)
+    np.savez(path.with_suffix(".outputs.npz"), **outputs)

@@ -2,9 +2,12 @@
 
 import keras
 
-from keras_ext.checkpoints.encoder_from_google import encoder_from_google
-from keras_ext.checkpoints.google import load_google_weights, save_google_weights
-from keras_ext.checkpoints.names import weight_names
+from keras_ext.checkpoints.google import (
+    encoder_from_google,
+    load_google_weights,
+    save_google_weights,
+)
+from keras_ext.checkpoints.name_tables import COLUMNS, weight_names
 from keras_ext.layers.attach_mask import AttachMask
 from keras_ext.layers.layer_norm import LayerNorm
 from keras_ext.layers.padding_mask import PaddingMask
@@ -151,7 +154,8 @@ def flat_model(encoder, sequence_length=None):
         outputs = first[:1] + [outputs[name] for name in ("mlm",) if name in outputs]
         outputs = outputs if len(outputs) > 1 else outputs[0]
     model = keras.Model(list(inputs.values()), outputs, name=encoder.name)
-    model.weight_names, model.num_layers = weight_names(encoder), encoder.num_layers
+    model.weight_names = {column: weight_names(encoder, column) for column in COLUMNS}
+    model.num_layers = encoder.num_layers
     return model
 
 

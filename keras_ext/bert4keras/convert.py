@@ -12,7 +12,7 @@ from keras_ext.bert4keras.legacy_graph import MODELS, holds_ids, read_graph
 from keras_ext.bert4keras.legacy_hdf5 import read_legacy_hdf5
 from keras_ext.bert4keras.weight_order import layers_with_weights
 from keras_ext.bert4keras.weights import fill_layers
-from keras_ext.checkpoints.config_values import check_claims
+from keras_ext.checkpoints.config_sizes import check_claims
 from keras_ext.files.replaced_files import replaced_file
 
 

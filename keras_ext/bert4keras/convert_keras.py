@@ -4,7 +4,14 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_ext.bert4keras import convert_calls as calls
+from keras_ext.bert4keras.convert_calls import (
+    end_mask,
+    ignore_mask,
+    keep_mask,
+    merge_masks,
+    pool_max,
+    use_mask,
+)
 from keras_ext.bert4keras.legacy_config import general, plain_arguments
 from keras_ext.layers.attach_mask import AttachMask
 
@@ -19,8 +26,9 @@ class Translator(NamedTuple):
 
     Example:
 
+    >>> from keras_ext.bert4keras.convert_calls import Flow
     >>> layer = KERAS_LAYERS["Dense"].make({"name": "tags", "units": 3}, [], None)
-    >>> flow = KERAS_LAYERS["Dense"].call(layer, [calls.Flow(keras.Input((5,)))], {})
+    >>> flow = KERAS_LAYERS["Dense"].call(layer, [Flow(keras.Input((5,)))], {})
     >>> flow.tensor.shape
     (None, 3)
     """
@@ -46,7 +54,7 @@ def with_mask(layer):
 def _merge(name, *arguments):
     """A layer of many inputs that Keras 3 has as Keras 2 had it."""
     make = _same(name, None, *arguments).make
-    return Translator(lambda *given: with_mask(make(*given)), calls.merge_masks)
+    return Translator(lambda *given: with_mask(make(*given)), merge_masks)
 
 
 def _batch_normalization(config, nodes, graph):
@@ -87,18 +95,16 @@ RECURRENT = (
 )
 KERAS_LAYERS = {
     # === Keras, as bert4keras changes it ===
-    "GlobalAveragePooling1D": _same(
-        "GlobalAveragePooling1D", calls.use_mask, "data_format", "keepdims"
-    ),
-    "GlobalMaxPooling1D": _same("GlobalMaxPooling1D", calls.pool_max, "data_format", "keepdims"),
+    "GlobalAveragePooling1D": _same("GlobalAveragePooling1D", use_mask, "data_format", "keepdims"),
+    "GlobalMaxPooling1D": _same("GlobalMaxPooling1D", pool_max, "data_format", "keepdims"),
     # === Keras ===
-    "Activation": _same("Activation", calls.keep_mask, "activation"),
-    "AveragePooling1D": _same("AveragePooling1D", calls.end_mask, *POOL),
-    "BatchNormalization": Translator(_batch_normalization, calls.ignore_mask),
-    "Bidirectional": Translator(_bidirectional, calls.use_mask),
+    "Activation": _same("Activation", keep_mask, "activation"),
+    "AveragePooling1D": _same("AveragePooling1D", end_mask, *POOL),
+    "BatchNormalization": Translator(_batch_normalization, ignore_mask),
+    "Bidirectional": Translator(_bidirectional, use_mask),
     "Conv1D": _same(
         "Conv1D",
-        calls.end_mask,
+        end_mask,
         "filters",
         "kernel_size",
         "strides",
@@ -109,18 +115,18 @@ KERAS_LAYERS = {
         "activation",
         "use_bias",
     ),
-    "Dense": _same("Dense", calls.keep_mask, "units", "activation", "use_bias"),
-    "Dropout": _same("Dropout", calls.keep_mask, "rate", "noise_shape", "seed"),
-    "Flatten": _same("Flatten", calls.end_mask, "data_format"),
+    "Dense": _same("Dense", keep_mask, "units", "activation", "use_bias"),
+    "Dropout": _same("Dropout", keep_mask, "rate", "noise_shape", "seed"),
+    "Flatten": _same("Flatten", end_mask, "data_format"),
     "GRU": _same(
-        "GRU", calls.use_mask, *RECURRENT, "recurrent_activation", "reset_after", reset_after=False
+        "GRU", use_mask, *RECURRENT, "recurrent_activation", "reset_after", reset_after=False
     ),
-    "LSTM": _same("LSTM", calls.use_mask, *RECURRENT, "recurrent_activation"),
-    "MaxPooling1D": _same("MaxPooling1D", calls.end_mask, *POOL),
-    "Permute": _same("Permute", calls.end_mask, "dims"),
-    "RepeatVector": _same("RepeatVector", calls.end_mask, "n"),
-    "Reshape": _same("Reshape", calls.end_mask, "target_shape"),
-    "SimpleRNN": _same("SimpleRNN", calls.use_mask, *RECURRENT),
+    "LSTM": _same("LSTM", use_mask, *RECURRENT, "recurrent_activation"),
+    "MaxPooling1D": _same("MaxPooling1D", end_mask, *POOL),
+    "Permute": _same("Permute", end_mask, "dims"),
+    "RepeatVector": _same("RepeatVector", end_mask, "n"),
+    "Reshape": _same("Reshape", end_mask, "target_shape"),
+    "SimpleRNN": _same("SimpleRNN", use_mask, *RECURRENT),
     **{
         name: _merge(name, *arguments)
         for name, *arguments in (

@@ -3,7 +3,17 @@
 import keras
 
 from keras_ext import layers
-from keras_ext.bert4keras import convert_calls as calls
+from keras_ext.bert4keras.convert_calls import (
+    add_positions,
+    attend,
+    embed,
+    gate,
+    keep_mask,
+    mask_or_pool,
+    relate,
+    turn,
+    use_mask,
+)
 from keras_ext.bert4keras.convert_keras import KERAS_LAYERS, Translator, with_mask
 from keras_ext.bert4keras.legacy_config import activation, general
 from keras_ext.layers.padding_mask import PaddingMask
@@ -152,7 +162,7 @@ def _pointer(cls):
             **general(config),
         )
 
-    return Translator(make, calls.use_mask)
+    return Translator(make, use_mask)
 
 
 def _lambda(config, nodes, graph):
@@ -173,17 +183,17 @@ def _lambda(config, nodes, graph):
 LAMBDAS = {"Pooler": None, "Attention-LM-Mask": "lm", "Attention-UniLM-Mask": "unilm"}
 TRANSLATORS = {
     **KERAS_LAYERS,
-    "BiasAdd": Translator(_bias_add, calls.keep_mask),
+    "BiasAdd": Translator(_bias_add, keep_mask),
     "EfficientGlobalPointer": _pointer(layers.EfficientGlobalPointer),
-    "Embedding": Translator(_embedding, calls.embed),
-    "FeedForward": Translator(_feed_forward, calls.keep_mask),
-    "GatedAttentionUnit": Translator(_gated_unit, calls.gate),
+    "Embedding": Translator(_embedding, embed),
+    "FeedForward": Translator(_feed_forward, keep_mask),
+    "GatedAttentionUnit": Translator(_gated_unit, gate),
     "GlobalPointer": _pointer(layers.GlobalPointer),
-    "Lambda": Translator(_lambda, calls.mask_or_pool),
-    "LayerNormalization": Translator(_norm, calls.keep_mask),
-    "MultiHeadAttention": Translator(_attention, calls.attend),
-    "PositionEmbedding": Translator(_position_embedding, calls.add_positions),
-    "RelativePositionEmbedding": Translator(_relative_embedding, calls.relate),
-    "ScaleOffset": Translator(_scale_offset, calls.keep_mask),
-    "SinusoidalPositionEmbedding": Translator(_rotary_embedding, calls.turn),
+    "Lambda": Translator(_lambda, mask_or_pool),
+    "LayerNormalization": Translator(_norm, keep_mask),
+    "MultiHeadAttention": Translator(_attention, attend),
+    "PositionEmbedding": Translator(_position_embedding, add_positions),
+    "RelativePositionEmbedding": Translator(_relative_embedding, relate),
+    "ScaleOffset": Translator(_scale_offset, keep_mask),
+    "SinusoidalPositionEmbedding": Translator(_rotary_embedding, turn),
 }

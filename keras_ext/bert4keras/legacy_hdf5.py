@@ -47,9 +47,8 @@ def read_legacy_hdf5(path):
         `LegacyFile`.
 
     Raises:
-        ValueError: if the file is of another kind (saying which, and what to do), is cut off
-            (naming the tensors that are not whole), lists weights that it does not hold or takes
-            them from other files.
+        ValueError: if the file is of another kind (saying which, and what to do), is cut off,
+            lists weights that it does not hold or takes them from other files.
 
     Example:
 
@@ -155,17 +154,11 @@ def write_legacy_hdf5(path, layers):
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = VERSION.encode()
         _set_attribute(file, "layer_names", layers)
-        datasets = []
         for layer, weights in layers.items():
             group = file.create_group(layer)
-            names = [f"{layer}/{name}:0" for name in weights]
-            _set_attribute(group, "weight_names", names)
-            for name, value in zip(names, weights.values(), strict=True):
-                value = np.asarray(value, "float32")
-                datasets.append((group.create_dataset(name, value.shape, "float32"), value))
-        # The values come behind all names, so that a file that is cut off still has those.
-        for dataset, value in datasets:
-            dataset[...] = value
+            _set_attribute(group, "weight_names", [f"{layer}/{name}:0" for name in weights])
+            for name, value in weights.items():
+                group[f"{layer}/{name}:0"] = np.asarray(value, "float32")
     with replaced_file(path) as new:
         new.write_bytes(content.getbuffer())
 

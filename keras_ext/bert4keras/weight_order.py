@@ -2,95 +2,50 @@
 
 import re
 from fnmatch import fnmatchcase
-from operator import attrgetter
-from typing import NamedTuple
 
 import keras
 
 from keras_ext import layers
-
-
-class OrderedWeight(NamedTuple):
-    """One weight of a layer.
-
-    Attributes:
-        attribute: path of the variable in our layer, such as "query_dense.kernel".
-        path: path of the variable in bert4keras' (or Keras 2's) layer, such as "q_dense/kernel".
-        kind: how Keras 2 names the sub-layers of that kind before it numbers them, a pattern: the
-            kernel of the second "dense" is "dense_1/kernel" in a file. Empty without a sub-layer.
-        former: another last part of the path, that of older versions.
-
-    Example:
-
-    >>> ORDERS[layers.ScaleOffset][1]
-    OrderedWeight(attribute='gamma', path='gamma', kind='', former=None)
-    """
-
-    attribute: str
-    path: str
-    kind: str = ""
-    former: str | None = None
-
-    @property
-    def sublayer(self):
-        """The path without the variable, such as "q_dense"."""
-        return self.path.rpartition("/")[0]
+from keras_ext.checkpoints.assign import WeightName
 
 
 def _own(*names):
-    return tuple(OrderedWeight(name, name) for name in names)
+    return {name: name for name in names}
 
 
-def _parts(kind, names, **sublayers):
-    """Rows of the sub-layers of one kind: our attribute = bert4keras' path."""
-    return tuple(
-        OrderedWeight(f"{ours}.{name}", f"{theirs}/{name}", kind)
-        for ours, theirs in sublayers.items()
-        for name in names
-    )
+def _parts(names, **sublayers):
+    """The variables of sub-layers: our attribute = bert4keras' path."""
+    return {
+        f"{ours}.{name}": f"{theirs}/{name}" for ours, theirs in sublayers.items() for name in names
+    }
 
 
 DENSE = ("kernel", "bias")
 NORM = ("beta", "gamma")
-CELL = ("kernel", "recurrent_kernel", "bias")
-RECURRENT = tuple(OrderedWeight(f"cell.{name}", f"cell/{name}", "*") for name in CELL)
+RECURRENT = _parts(("kernel", "recurrent_kernel", "bias"), cell="cell")
 
-# A row counts where the layer has the variable: a layer without biases has none of those rows.
+# For each layer, in order: the path of a variable in our layer -> in bert4keras' (or Keras 2's).
+# It counts where the layer has the variable: a layer without biases has none of those.
 ORDERS = {
     layers.MultiHeadSelfAttention: _parts(
-        "dense",
         DENSE,
         query_dense="q_dense",
         key_dense="k_dense",
         value_dense="v_dense",
         output_dense="o_dense",
     ),
-    layers.FeedForward: _parts(
-        "dense", DENSE, intermediate_dense="i0_dense", output_dense="o_dense"
-    ),
+    layers.FeedForward: _parts(DENSE, intermediate_dense="i0_dense", output_dense="o_dense"),
     # The first four and the last are those of `self_attention`, as of bert4keras 0.11.4; before,
     # o_dense came second.
-    layers.GatedAttentionUnit: (
-        *_parts("dense", DENSE, input_dense="i_dense"),
-        *_parts(
-            "scale_offset",
-            NORM,
-            query_scale_offset="q_scaleoffset",
-            key_scale_offset="k_scaleoffset",
-        ),
-        *_parts(
-            "dense",
-            DENSE,
-            query_gate_dense="uq_dense",
-            key_dense="k_dense",
-            value_dense="v_dense",
-            output_dense="o_dense",
-        ),
-    ),
-    layers.GlobalPointer: _parts("dense", DENSE, dense="dense"),
-    layers.EfficientGlobalPointer: _parts("dense", DENSE, p_dense="p_dense", q_dense="q_dense"),
-    # Before 0.11 an offset alone was a layer BiasAdd.
-    layers.ScaleOffset: (OrderedWeight("beta", "beta", "", "bias"), *_own("gamma")),
+    layers.GatedAttentionUnit: {
+        **_parts(DENSE, input_dense="i_dense"),
+        **_parts(NORM, query_scale_offset="q_scaleoffset", key_scale_offset="k_scaleoffset"),
+        **_parts(DENSE, query_gate_dense="uq_dense", key_dense="k_dense"),
+        **_parts(DENSE, value_dense="v_dense", output_dense="o_dense"),
+    },
+    layers.GlobalPointer: _parts(DENSE, dense="dense"),
+    layers.EfficientGlobalPointer: _parts(DENSE, p_dense="p_dense", q_dense="q_dense"),
+    layers.ScaleOffset: _own(*NORM),
     layers.PositionEmbedding: _own("embeddings"),
     layers.RelativePositionEmbedding: _own("embeddings"),
     keras.layers.Embedding: _own("embeddings"),
@@ -104,15 +59,23 @@ ORDERS = {
     keras.layers.SimpleRNN: RECURRENT,
     keras.layers.LSTM: RECURRENT,
     keras.layers.GRU: RECURRENT,
-    keras.layers.Bidirectional: tuple(
-        row._replace(
-            attribute=f"{direction}_layer.{row.attribute}",
-            path=f"{direction}_layer/{row.path}",
-            kind=f"{direction}_*",
-        )
+    keras.layers.Bidirectional: {
+        f"{direction}_layer.{ours}": f"{direction}_layer/{theirs}"
         for direction in ("forward", "backward")
-        for row in RECURRENT
-    ),
+        for ours, theirs in RECURRENT.items()
+    },
+}
+# What older versions called a variable: before 0.11 an offset alone was a layer BiasAdd.
+FORMER = {layers.ScaleOffset: {"beta": "bias"}}
+# bert4keras' paths of sub-layers -> how Keras 2 names such ones before it numbers them: the kernel
+# of the second "dense" is "dense_1/kernel" in a file.
+KINDS = {
+    "": "",
+    "*dense": "dense",
+    "*scaleoffset": "scale_offset",
+    "cell": "*",
+    "forward_layer/*": "forward_*",
+    "backward_layer/*": "backward_*",
 }
 
 
@@ -123,7 +86,7 @@ def weight_order(layer):
         layer: a built layer.
 
     Returns:
-        List of `OrderedWeight`.
+        List of `WeightName`, whose names are paths in bert4keras' layer, such as "q_dense/kernel".
 
     Raises:
         ValueError: if the layer has a weight whose place in bert4keras is not known.
@@ -132,11 +95,13 @@ def weight_order(layer):
 
     >>> layer = layers.FeedForward(4, use_bias=False)
     >>> layer.build((None, 3))
-    >>> [row.path for row in weight_order(layer)]
+    >>> [row.name for row in weight_order(layer)]
     ['i0_dense/kernel', 'o_dense/kernel']
     """
-    rows = [row for row in ORDERS.get(type(layer), ()) if _variable(layer, row) is not None]
-    known = {id(_variable(layer, row)) for row in rows}
+    order = ORDERS.get(type(layer), {})
+    rows = [WeightName(layer, ours, theirs) for ours, theirs in order.items()]
+    rows = [row for row in rows if row.exists()]
+    known = {id(row.variable()) for row in rows}
     unknown = [weight.path for weight in layer.weights if id(weight) not in known]
     if unknown:
         raise ValueError(
@@ -179,13 +144,6 @@ def layers_with_weights(model):
     return found
 
 
-def _variable(layer, row):
-    try:
-        return attrgetter(row.attribute)(layer)
-    except AttributeError:
-        return None
-
-
 def find_weights(rows, names):
     """Which name of a file stands for which weight of a layer.
 
@@ -195,7 +153,7 @@ def find_weights(rows, names):
     there, and a `GatedAttentionUnit` had another order before bert4keras 0.11.4.
 
     Args:
-        rows: list of `OrderedWeight`, those of a layer.
+        rows: list of `WeightName`, those of `weight_order`.
         names: iterable of str, names in the file without that of the layer.
 
     Returns:
@@ -212,25 +170,28 @@ def find_weights(rows, names):
     {'intermediate_dense.kernel': 'dense_9/kernel', 'output_dense.kernel': 'dense_10/kernel'}
     """
     names = list(names)
-    if any(row.path in names for row in rows):
-        return {row.attribute: row.path for row in rows if row.path in names}
+    if any(row.name in names for row in rows):
+        return {row.attribute: row.name for row in rows if row.name in names}
     groups = {}  # sub-layer in the file -> variable -> name
     for name in names:
         sublayer, _, variable = name.rpartition("/")
         groups.setdefault(sublayer, {})[variable] = name
+    kinds = {}  # kind -> sub-layer of bert4keras -> variable -> row
+    for row in rows:
+        sublayer, _, variable = row.name.rpartition("/")
+        kind = next(kind for path, kind in KINDS.items() if fnmatchcase(sublayer, path))
+        kinds.setdefault(kind, {}).setdefault(sublayer, {})[variable] = row
     found = {}
-    for kind in dict.fromkeys(row.kind for row in rows):
-        ours = list(dict.fromkeys(row.sublayer for row in rows if row.kind == kind))
+    for kind, ours in kinds.items():
         theirs = sorted((g for g in groups if fnmatchcase(_kind(g), kind)), key=_number)
         if kind and len(ours) != len(theirs):
             raise ValueError(
                 f"expected {len(ours)} sub-layers ({', '.join(ours)}), found {len(theirs)}"
             )
-        for row in rows:
-            if row.kind == kind:
-                variables = groups[theirs[ours.index(row.sublayer)]] if theirs else {}
-                last = row.path.rpartition("/")[2]
-                name = variables.get(last, variables.get(row.former))
+        for variables, there in zip(ours.values(), theirs, strict=bool(kind)):
+            for variable, row in variables.items():
+                former = FORMER.get(type(row.layer), {}).get(variable)
+                name = groups[there].get(variable, groups[there].get(former))
                 if name is not None:
                     found[row.attribute] = name
     return found

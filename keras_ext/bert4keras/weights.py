@@ -1,44 +1,13 @@
 """Weights in the files that programs with bert4keras and Keras 2 write."""
 
 import re
-from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
-
-import keras
 
 from keras_ext.bert4keras.legacy_hdf5 import read_legacy_hdf5, write_legacy_hdf5
 from keras_ext.bert4keras.tf_format import read_tf_format
 from keras_ext.bert4keras.weight_order import find_weights, layers_with_weights, weight_order
-from keras_ext.checkpoints.checkpoint import assign_weights, check_patterns, collect_weights
+from keras_ext.checkpoints.assign import assign_weights, check_patterns, collect_weights
 from keras_ext.checkpoints.name_lookup import OPTIONAL
-
-
-class LayerWeight(NamedTuple):
-    """A row of a name table, as `NamedWeight`, for a layer that may be inside another model.
-
-    Attributes:
-        layer: the layer itself.
-        attribute: path of the variable in the layer.
-        name: name of the weight, "layer/attribute".
-        transpose: False.
-
-    Example:
-
-    >>> layer = keras.layers.Dense(2)
-    >>> layer.build((None, 3))
-    >>> tuple(LayerWeight(layer, "kernel", "dense/kernel").variable(None).shape)
-    (3, 2)
-    """
-
-    layer: keras.layers.Layer
-    attribute: str
-    name: str
-    transpose: bool = False
-
-    def variable(self, model):
-        """The variable that this row names."""
-        return attrgetter(self.attribute)(self.layer)
 
 
 def load_bert4keras_weights(model, path, mapping=None, allow_missing=(), allow_unused=()):
@@ -65,8 +34,8 @@ def load_bert4keras_weights(model, path, mapping=None, allow_missing=(), allow_u
         the file.
 
     Raises:
-        ValueError: if the file is of another kind (saying which), is cut off (naming the tensors)
-            or does not fit the model (naming the weights and layers on both sides); for an encoder
+        ValueError: if the file is of another kind (saying which), is damaged or cut off, or does
+            not fit the model (naming the weights and layers on both sides); for an encoder
             with another `residual` than "post", which bert4keras does not have.
 
     Example:
@@ -113,21 +82,19 @@ def save_bert4keras_weights(model, path):
             "Keras 2 takes only names in .h5 or .hdf5 for HDF5, and .weights.h5 for another format. "
             f"Received: path={str(path)!r}"
         )
-    layers = {name: (x, weight_order(x)) for name, x in layers_with_weights(model).items()}
+    layers = {name: weight_order(layer) for name, layer in layers_with_weights(model).items()}
     if "NSP-Proba" in layers and "MLM-Bias" in layers:
         # Our softmax is a layer of its own behind it; in bert4keras it is one of the last layers.
         layers["NSP-Proba"] = layers.pop("NSP-Proba")
     table = [
-        LayerWeight(layer, row.attribute, f"{name}/{row.path}")
-        for name, (layer, rows) in layers.items()
-        for row in rows
+        row._replace(name=f"{name}/{row.name}") for name, rows in layers.items() for row in rows
     ]
     values = collect_weights(model, table)
     write_legacy_hdf5(
         path,
         {
-            name: {row.path: values[f"{name}/{row.path}"] for row in rows}
-            for name, (_, rows) in layers.items()
+            name: {row.name: values[f"{name}/{row.name}"] for row in rows}
+            for name, rows in layers.items()
         },
     )
 
@@ -160,7 +127,7 @@ def fill_layers(model, stored, mapping=None, allow_missing=(), allow_unused=()):
             if name in stored:
                 faults.append(f"{name}: {error}. The file has {_shapes(stored[name])}")
             continue
-        table += [LayerWeight(layer, row.attribute, f"{name}/{row.attribute}") for row in rows]
+        table += [row._replace(name=f"{name}/{row.attribute}") for row in rows]
         ours = {there: attribute for attribute, there in found.items()}
         for there, value in stored.get(name, {}).items():
             values[f"{name}/{ours.get(there, there)}"] = value

@@ -3,6 +3,9 @@ import warnings
 import keras
 from keras import ops
 
+from keras_ext.keras_internals import steps_taken
+from keras_ext.optimizers.nested import nested, outermost
+
 
 class OptimizerMonitor(keras.callbacks.Callback):
     """Shows what an optimizer skips, and stops training that is beyond help.
@@ -146,7 +149,7 @@ class OptimizerMonitor(keras.callbacks.Callback):
         counters = [
             int(ops.convert_to_numpy(counter))
             for optimizer in nested(scaler)
-            for counter in (optimizer._iterations, *_windows(optimizer))
+            for counter in (steps_taken(optimizer), *_windows(optimizer))
         ]
         self._still = self._still + 1 if counters == self._progress else 0
         self._progress = counters
@@ -161,11 +164,8 @@ class OptimizerMonitor(keras.callbacks.Callback):
 
     def _state(self, *names):
         """The value of the outermost optimizer that has such a slot, or None."""
-        for name in names:
-            for optimizer in nested(self.model.optimizer):
-                if getattr(optimizer, name, None) is not None:
-                    return ops.convert_to_numpy(getattr(optimizer, name)).item()
-        return None
+        found = outermost(self.model.optimizer, *names)
+        return None if found is None else ops.convert_to_numpy(found).item()
 
     def _pending(self):
         """The micro-batches that a Tiger holds, or None if there is none that accumulates."""
@@ -179,11 +179,7 @@ class OptimizerMonitor(keras.callbacks.Callback):
                 optimizer.flush()
 
     def _check_weights(self, weights):
-        bad = [
-            weight.path
-            for weight in weights
-            if "float" in weight.dtype and not bool(ops.all(ops.isfinite(weight)))
-        ]
+        bad = not_finite(weights)
         if bad:
             raise RuntimeError(
                 "Training stopped: weights are not finite, and training cannot mend them. Those "
@@ -200,10 +196,9 @@ def _windows(optimizer):
     return [counter for counter in counters if counter is not None]
 
 
-def nested(optimizer):
-    """An optimizer and all that stand inside of it, from the outside in."""
-    yield optimizer
-    inside = [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", [])]
-    for inner in inside:
-        if inner is not None:
-            yield from nested(inner)
+def not_finite(weights):
+    """The paths of the weights of floats that are NaN or infinite somewhere; looked at where they are."""
+    floats = [weight for weight in weights if "float" in weight.dtype]
+    finite = [ops.all(ops.isfinite(weight)) for weight in floats]
+    finite = ops.convert_to_numpy(ops.stack(finite)) if finite else []
+    return [weight.path for weight, good in zip(floats, finite, strict=True) if not good]

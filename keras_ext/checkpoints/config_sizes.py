@@ -1,12 +1,20 @@
-"""Whether a file has tensors of the sizes that a config claims, before anything is built."""
+"""Whether a file can hold the sizes that a config claims, before anything is built."""
 
 import inspect
+import math
+from numbers import Real
 
-from keras_ext.checkpoints.checkpoint import matches, misfit
-from keras_ext.checkpoints.name_lookup import is_transposed
-from keras_ext.checkpoints.names import weight_names
+from keras_ext.checkpoints.assign import matches, misfit
+from keras_ext.checkpoints.name_tables import weight_names
 from keras_ext.models.blocks import check_heads
 
+# Arguments of layers and encoders of which each unit has a weight of its own.
+SIZES = (
+    *("embedding_dim", "filters", "head_size", "heads", "hidden_dim", "input_dim", "key_size"),
+    *("intermediate_dim", "max_sequence_length", "num_heads", "num_segments", "output_dim"),
+    *("units", "vocabulary_size"),
+)
+MOST_LAYERS = 1000  # that a number in a config may ask for
 ATTENTION, UNIT = "-MultiHeadSelfAttention", "-GatedAttentionUnit"
 
 
@@ -28,14 +36,14 @@ def check_sizes(encoder, arguments, shapes, column, named=str, allow_missing=())
     if "num_heads" in sizes:
         check_heads(sizes["hidden_dim"], sizes["num_heads"], sizes.get("head_size"))
     faults = []
-    for row in weight_names(encoder):
-        expected, name = _shape(row, sizes), getattr(row, column)
-        if expected is None or name is None:
+    for row in weight_names(encoder, column):
+        expected = _shape(row, sizes)
+        if expected is None:
             continue
-        if is_transposed(row, column):
+        if row.transpose:
             expected = expected[::-1]
-        blocks = range(sizes["num_layers"]) if "{i}" in name else range(1)
-        names = [named(name.replace("{i}", str(i))) for i in blocks]
+        blocks = range(sizes["num_layers"]) if "{i}" in row.name else range(1)
+        names = [named(row.name.replace("{i}", str(i))) for i in blocks]
         missing = [n for n in names if n not in shapes and not matches(n, allow_missing)]
         more = f", and {len(missing) - 1} more like it" if len(missing) > 1 else ""
         faults += [f"missing: {name}{more}" for name in missing[:1]]
@@ -71,3 +79,28 @@ def _shape(row, sizes):
     if row.layer.endswith(UNIT) and row.attribute == "input_dense.kernel":
         return hidden, 2 * inner + sizes["key_size"]
     return None
+
+
+def check_claims(config, size, path):
+    """Raises ValueError where the description of a model claims more than its file can hold.
+
+    A layer of n units has n weights at least, of a byte each at least.
+
+    Args:
+        config: what JSON gave.
+        size: int, bytes of the file with the weights.
+        path: the file, for the message.
+    """
+    waiting = [config]
+    while waiting:
+        item = waiting.pop()
+        children = item.values() if isinstance(item, dict) else item
+        waiting += [child for child in children if isinstance(child, dict | list)]
+        for key, value in item.items() if isinstance(item, dict) else ():
+            most = MOST_LAYERS if key == "num_layers" else size if key in SIZES else math.inf
+            if isinstance(value, Real) and value > most:
+                raise ValueError(
+                    f"The description of the model claims more than the file of {size} bytes can "
+                    f"hold; expected {key} to be at most {most}. "
+                    f"Received: {key}={value!r}, path={str(path)!r}"
+                )

@@ -3,7 +3,7 @@
 import inspect
 import warnings
 
-from keras_ext.checkpoints.config_values import check_number
+from keras_ext.files.json_fields import check_field
 from keras_ext.models.albert import AlbertEncoder
 from keras_ext.models.albert_unshared import AlbertUnsharedEncoder
 from keras_ext.models.bert import BertEncoder
@@ -57,19 +57,19 @@ OPTIONAL = {
     "dtype": "dtype",
 }
 NUMBERS = {  # our arguments, with what they must be
-    "vocabulary_size": "a positive int",
-    "num_layers": "an int from 1 to 1000",
-    "num_heads": "a positive int",
-    "hidden_dim": "a positive int",
-    "intermediate_dim": "a positive int",
-    "max_sequence_length": "a positive int",
-    "num_segments": "an int of at least 0",
+    "vocabulary_size": "a positive integer",
+    "num_layers": "an integer from 1 to 1000",
+    "num_heads": "a positive integer",
+    "hidden_dim": "a positive integer",
+    "intermediate_dim": "a positive integer",
+    "max_sequence_length": "a positive integer",
+    "num_segments": "an integer of at least 0",
     "dropout": "a number in [0, 1)",
     "attention_dropout": "a number in [0, 1)",
-    "embedding_dim": "a positive int",
-    "head_size": "a positive int",
-    "key_size": "a positive int",
-    "max_relative_position": "an int from 1 to 1000",
+    "embedding_dim": "a positive integer",
+    "head_size": "a positive integer",
+    "key_size": "a positive integer",
+    "max_relative_position": "an integer from 1 to 1000",
 }
 DEFAULTS = {
     "max_sequence_length": 512,
@@ -152,7 +152,7 @@ def encoder_arguments(encoder, config, keywords, application="encoder", gelu="er
         raise ValueError(f"The config lacks {', '.join(lacking)}. Received: keys={sorted(merged)}")
     for theirs, ours in {**REQUIRED, **OPTIONAL}.items():
         if ours in NUMBERS and merged.get(theirs) is not None:
-            check_number(theirs, merged[theirs], NUMBERS[ours])
+            check_field(theirs, merged[theirs], NUMBERS[ours])
     arguments = {ours: merged[theirs] for theirs, ours in REQUIRED.items()}
     for theirs, ours in OPTIONAL.items():
         if merged.get(theirs) is not None:

@@ -1,10 +1,8 @@
-"""Opening HDF5 files, and telling what is lost where one is cut off."""
+"""Reading HDF5 files that anybody may have written."""
 
 import itertools
 import os
 import re
-import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,8 +31,7 @@ def open_hdf5(path):
         Context manager that gives the `h5py.File`.
 
     Raises:
-        ValueError: if the path is no HDF5 file, saying what it is; if the file is cut off, naming
-            the tensors that are not whole.
+        ValueError: if the path is no HDF5 file, saying what it is; if it is damaged or cut off.
     """
     if Path(path).is_dir():
         raise ValueError(
@@ -125,7 +122,7 @@ def check_datasets(file, datasets):
         file: `h5py.File`.
         datasets: list of `h5py.Dataset`.
     """
-    elsewhere = [item.name for item in datasets if item.external or item.is_virtual]
+    elsewhere = [item.name for item in datasets if lies_elsewhere(item)]
     if elsewhere:
         raise ValueError(
             "The file takes values from other files, which is not done: "
@@ -144,6 +141,11 @@ def check_datasets(file, datasets):
         )
 
 
+def lies_elsewhere(dataset):
+    """Whether the values of a `h5py.Dataset` are in another file, or may be."""
+    return bool(dataset.external) or dataset.is_virtual
+
+
 def walk(file):
     """Goes through a file, each group once: one may hold itself, under many names.
 
@@ -151,8 +153,8 @@ def walk(file):
         file: `h5py.File`.
 
     Yields:
-        Tuples of a path and a `h5py.Group` or `h5py.Dataset`; or None for a link, and for what is
-        not whole. Of a group whose members are lost those that its attributes list, or "*".
+        Tuples of a path and a `h5py.Group` or `h5py.Dataset`; or None for a link, and for what
+        cannot be read.
     """
     seen, waiting = set(), [("", file)]
     while waiting:
@@ -164,9 +166,7 @@ def walk(file):
         try:
             names = list(group)
         except (OSError, RuntimeError, KeyError, ValueError):
-            # The group is a list of places, which may stand behind the names of what it holds.
-            listed = listed_names(group, "layer_names") or listed_names(group, "weight_names")
-            yield from ((f"{path}/{name}", None) for name in listed or ["*"])
+            yield path, None
             continue
         below = []
         for name in names:
@@ -183,43 +183,7 @@ def walk(file):
 def _fault(path, error):
     """What is wrong with a file that h5py refuses."""
     size, whole = path.stat().st_size, re.search(r"stored_eo[af] = (\d+)", str(error))
-    received = f"Received: path={str(path)!r}"
-    if whole is None or int(whole[1]) <= size:
-        return f"The HDF5 file is damaged or cut off. {received} ({error})"
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            # With its missing end filled by a hole, the file opens; what lies in the hole is lost.
-            copy = shutil.copyfile(path, Path(folder) / "copy.h5")
-            os.truncate(copy, int(whole[1]))
-            with h5py.File(copy, "r") as file:
-                lost = list(_lost(file, size))
-        except (OSError, RuntimeError, KeyError, ValueError):
-            lost = []
-    message = f"The file is cut off: it has {size} of {whole[1]} bytes; "
-    if not lost:
-        return f"{message}its structure is lost. {received}"
-    return f"{message}these parts are not whole: {', '.join(lost)}. {received}"
-
-
-def _lost(file, size):
-    """The names of what is not within the first `size` bytes."""
-    for name, item in walk(file):
-        try:
-            lost = item is None or isinstance(item, h5py.Dataset) and _is_lost(item, size)
-        except (OSError, RuntimeError, KeyError, ValueError):
-            lost = True
-        if lost:
-            yield name
-
-
-def _is_lost(dataset, size):
-    """Whether a part of a dataset ends behind the first `size` bytes."""
-    if dataset.nbytes > max(MOST_PACKED * size, SMALL):
-        return True  # its chunks would be too many to look at
-    ends = []
-    if dataset.chunks:
-        dataset.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
-    else:
-        offset = dataset.id.get_offset()  # None: nothing was ever written, or it is in the header
-        ends += [] if offset is None else [offset + dataset.id.get_storage_size()]
-    return any(end > size for end in ends)
+    fault = "damaged or cut off"
+    if whole is not None and int(whole[1]) > size:
+        fault = f"cut off: it has {size} of {whole[1]} bytes"
+    return f"The HDF5 file is {fault}. Received: path={str(path)!r} ({error})"

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from keras_ext.checkpoints.checkpoint import assign_weights, check_patterns, collect_weights
+from keras_ext.checkpoints.assign import assign_weights, check_patterns, collect_weights
 from keras_ext.checkpoints.config_sizes import check_sizes
 from keras_ext.checkpoints.huggingface_config import (
     ENCODERS,
@@ -16,7 +16,7 @@ from keras_ext.checkpoints.huggingface_config import (
     sizes_of_tensors,
 )
 from keras_ext.checkpoints.name_lookup import CONSTANTS, absent_names, names_in
-from keras_ext.checkpoints.names import weight_names
+from keras_ext.checkpoints.name_tables import weight_names
 from keras_ext.checkpoints.safetensors_file import read_safetensors
 from keras_ext.files.replaced_files import current_file, replaced_files
 from keras_ext.files.text_file import model_folder, read_object
@@ -128,7 +128,7 @@ def encoder_from_huggingface(
     arguments = {**arguments, **overrides}
     check_patterns(allow_missing=allow_missing, allow_unused=allow_unused)
     names = {_modern(name): np.shape(value) for name, value in values.items()}
-    named = _naming(weight_names(kind)[0].huggingface, names, prefix)
+    named = _naming(weight_names(kind, "huggingface")[0].name, names, prefix)
     check_sizes(kind, arguments, names, "huggingface", named, allow_missing)
     encoder = kind(**arguments, dtype=dtype)
     _fill(encoder, values, prefix, layout, allow_missing, allow_unused)

@@ -1,7 +1,7 @@
 """The arguments of our encoders and the `config.json` of Hugging Face, as data, both ways."""
 
 from keras_ext import activations
-from keras_ext.checkpoints.config_values import check_number
+from keras_ext.files.json_fields import check_field
 from keras_ext.models.albert import AlbertEncoder
 from keras_ext.models.bert import BertEncoder
 from keras_ext.models.electra import ElectraEncoder
@@ -55,6 +55,14 @@ DEFAULTS = {
     },
     "electra": {**USUAL, "embedding_size": 128},
     "roformer": {**USUAL, "embedding_size": None},
+}
+# What fields should be that are no positive integers.
+KINDS = {
+    "num_hidden_layers": "an integer from 1 to 1000",  # no tensor counts the blocks of an ALBERT
+    "embedding_size": "a positive integer or null",
+    "hidden_dropout_prob": "a number in [0, 1)",
+    "attention_probs_dropout_prob": "a number in [0, 1)",
+    "layer_norm_eps": "a positive, finite number",
 }
 # Fields with the one value that our encoders have.
 FIXED = {
@@ -124,27 +132,16 @@ def encoder_arguments(config, model_type=None):
         raise ValueError(f"The config lacks {', '.join(lacking)}. Received: keys={sorted(config)}")
     config = {**DEFAULTS[model_type], **config}
     fields = FIELDS[model_type]
-    for field in fields:
-        _check_value(field, config[field])
+    if config["hidden_act"] not in list(ACTIVATIONS):  # which may be no string
+        raise ValueError(
+            f"Expected hidden_act to be one of {sorted(ACTIVATIONS)}. "
+            f"Received: hidden_act={config['hidden_act']!r}"
+        )
+    for field in (field for field in fields if field != "hidden_act"):
+        check_field(field, config[field], KINDS.get(field, "a positive integer"))
     arguments = {ours: config[theirs] for theirs, ours in fields.items()}
     arguments["activation"] = ACTIVATIONS[arguments["activation"]]
     return ENCODERS[model_type], arguments
-
-
-def _check_value(field, value):
-    if field == "hidden_act":
-        if value not in list(ACTIVATIONS):  # which may be no string
-            raise ValueError(
-                f"Expected {field} to be one of {sorted(ACTIVATIONS)}. Received: {field}={value!r}"
-            )
-    elif field.endswith("_prob"):
-        check_number(field, value, "a number in [0, 1)")
-    elif field == "layer_norm_eps":
-        check_number(field, value, "a positive number")
-    elif field == "num_hidden_layers":  # no tensor counts the blocks of an ALBERT
-        check_number(field, value, "an int from 1 to 1000")
-    elif (field, value) != ("embedding_size", None):
-        check_number(field, value, "a positive int")
 
 
 def huggingface_config(encoder):

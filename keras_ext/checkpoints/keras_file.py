@@ -6,9 +6,9 @@ from pathlib import Path
 import h5py
 import keras
 
-from keras_ext.checkpoints.checkpoint import value_faults
-from keras_ext.checkpoints.config_values import check_claims
-from keras_ext.checkpoints.hdf5_file import walk
+from keras_ext.checkpoints.assign import value_faults
+from keras_ext.checkpoints.config_sizes import check_claims
+from keras_ext.checkpoints.hdf5_file import lies_elsewhere, walk
 from keras_ext.files.file_kind import ZIP, file_kind, wrong_kind
 from keras_ext.files.text_file import load_json
 
@@ -61,16 +61,19 @@ def _check_archive(path):
         config = load_json(archive.read("config.json"), f"{path}, config.json")
         check_claims(config if isinstance(config, dict) else {}, size, path)
         with archive.open(WEIGHTS) as part, h5py.File(part) as file:
-            items = list(walk(file))
-            datasets = [item for _, item in items if isinstance(item, h5py.Dataset)]
-            bad = [name for name, item in items if item is None]
-            bad += [item.name for item in datasets if item.external or item.is_virtual]
-            if bad:
-                raise ValueError(
-                    "Weights are damaged, links, or kept in other files: "
-                    f"{', '.join(bad)}. Received: path={str(path)!r}"
-                )
-            _check_size(path, size, sum(item.nbytes for item in datasets))
+            bad, held = [], 0
+            for name, item in walk(file):
+                values = isinstance(item, h5py.Dataset)
+                if item is None or values and lies_elsewhere(item):
+                    bad.append(name)
+                elif values:
+                    held += item.nbytes
+    if bad:
+        raise ValueError(
+            "Weights are damaged, links, or kept in other files: "
+            f"{', '.join(bad)}. Received: path={str(path)!r}"
+        )
+    _check_size(path, size, held)
 
 
 def _check_size(path, size, claimed):

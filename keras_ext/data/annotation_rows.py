@@ -78,15 +78,29 @@ def cmeee_entity(item):
 
 def _key(row):
     """The key of the annotations, `None` if the row has none."""
-    found = [key for key in _LISTS if key in row and (key == "entities" or row[key] is not None)]
-    lists = [key for key in found if isinstance(row[key], (list, tuple))]
-    # spaCy's groups of spans stand beside its list of entities.
-    groups = (
-        [key for key in found if key != "label" and isinstance(row[key], dict)] if lists else []
-    )
+    given = [key for key in _LISTS if key in row and (key == "entities" or row[key] is not None)]
+    lists = [key for key in given if isinstance(row[key], (list, tuple))]
+    _refuse_unknown_keys(row, given, lists)
+    if isinstance(row.get("label"), dict):  # CLUENER
+        lists.append("label")
+    if given and not lists:
+        raise ValueError(
+            f'"{given[0]}" must be a list of entities. A class of the whole text, or tags of '
+            f"tokens, are none. Received: {given[0]}={row[given[0]]!r:.80}"
+        )
+    full = [key for key in lists if row[key] and (len(lists) == 1 or _annotates(row[key]))]
+    if len(full) > 1:
+        raise ValueError(f"annotations under several keys. Expected one. Received: {full}")
+    return (full or lists or [None])[0]
+
+
+def _refuse_unknown_keys(row, given, lists):
+    """Raises if annotations stand under a key where nothing looks for them, and would be lost."""
     others = [key for key in row if key not in _LISTS + _OTHER]
-    strange = [key for key in groups + others if _annotates(row[key])]
-    if not found and "text" in row:
+    if lists:  # spaCy's groups of spans stand beside its list of entities
+        others = [k for k in given if k != "label" and isinstance(row[k], dict)] + others
+    strange = [key for key in others if _annotates(row[key])]
+    if not given and "text" in row:
         strange += [key for key in others if row[key] and _named(key, row[key])]
         strange += ["start"] if _is_entity(row) else []
     if strange:
@@ -94,17 +108,6 @@ def _key(row):
             f"annotations under an unknown key. Expected one of {list(_LISTS)}. Received: "
             f"{strange[0]}={row[strange[0]]!r:.80}"
         )
-    if isinstance(row.get("label"), dict):
-        lists.append("label")
-    full = [key for key in lists if row[key] and (len(lists) == 1 or _annotates(row[key]))]
-    if len(full) > 1:
-        raise ValueError(f"annotations under several keys. Expected one. Received: {full}")
-    if found and not lists:
-        raise ValueError(
-            f'"{found[0]}" must be a list of entities. A class of the whole text, or tags of '
-            f"tokens, are none. Received: {found[0]}={row[found[0]]!r:.80}"
-        )
-    return (full or lists or [None])[0]
 
 
 def _named(key, value):

@@ -122,7 +122,7 @@ def collate(windows, spans, indices, batch_size, length, k, pad_id):
 
     Example:
 
-    >>> from keras_ext.data.windows import Window
+    >>> from keras_ext.data import Window
     >>> window = Window(0, 0, np.array([2, 7, 3]), np.array([[-1, -1], [0, 1], [-1, -1]]))
     >>> inputs, labels, weight = collate([window], None, [0], 2, length=4, k=8, pad_id=0)
     >>> inputs["token_ids"].tolist(), weight.tolist()

@@ -6,8 +6,8 @@ import re
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from keras_ext.data.tokenizer_file import fault_of
-from keras_ext.files.text_file import load_json, model_folder, read_object, read_text
+from keras_ext.data.tokenizer_file import checked_backend
+from keras_ext.files.text_file import model_folder, read_object, read_text
 
 ROLES = {"pad": "pad_token", "unknown": "unk_token", "start": "cls_token", "end": "sep_token"}
 USUAL = {"pad": "[PAD]", "unknown": "[UNK]", "start": "[CLS]", "end": "[SEP]"}
@@ -71,49 +71,6 @@ def huggingface_backend(folder):
             f"Received: tokenizer_class={settings.get('tokenizer_class')!r} in {str(folder)!r}"
         )
     _set_special(backend, {role: token for role, token in special.items() if token}, folder)
-    return backend
-
-
-def checked_backend(path):
-    """The `tokenizers.Tokenizer` of a `tokenizer.json`.
-
-    Args:
-        path: The file.
-
-    Returns:
-        A `tokenizers.Tokenizer`.
-
-    Raises:
-        ValueError: If the file is no tokenizer; the message names it.
-    """
-    return backend_of_json(read_text(path), path)
-
-
-def backend_of_json(text, source):
-    """The `tokenizers.Tokenizer` of the text of a `tokenizer.json`.
-
-    Args:
-        text: JSON string.
-        source: What the text is, for the message.
-
-    Returns:
-        A `tokenizers.Tokenizer`.
-
-    Raises:
-        ValueError: If the text is no tokenizer, or an added token has another id than it says.
-    """
-    content = load_json(text, f"{source}: not a tokenizer")
-    try:
-        backend = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises nothing more specific
-        fault = fault_of(content, error)
-        raise ValueError(f"{source}: not a tokenizer: {fault}. Received: {text!r:.80}") from None
-    for added in content.get("added_tokens") or ():
-        if backend.token_to_id(added["content"]) != added["id"]:
-            raise ValueError(
-                f"{source}: the added token {added['content']!r:.80} cannot have the id "
-                f"{added['id']}: ids follow those of the vocabulary"
-            )
     return backend
 
 

@@ -1,8 +1,10 @@
-"""What the columns of a file of pairs are, by their names."""
+"""What the columns of a file of pairs are, by their names, and what unknown names may hide."""
 
 import collections
 import re
 from typing import NamedTuple
+
+from keras_ext.data.pair_scores import may_be_score
 
 # Names are compared in lower case without blanks, lines, dots and hyphens.
 _SEPARATORS = re.compile(r"[\s_.\-]+")
@@ -29,6 +31,8 @@ _ENTAILMENT = set("entailmentlabel entailmentjudgment entailmentjudgement".split
 _ID = re.compile(r"(.*[^a-z])?(id|idx|index|guid|uid)\d*|q?id\d*|unnamed:.*|year|")
 # Names of what people judged, in whatever words.
 _JUDGEMENT = re.compile(r".*(score|label|class|rating|grade|judg|verdict|relevan|similar|gold).*")
+_BLANK = re.compile(r"\s")
+_WORD = re.compile(r"[A-Za-z_]\w{0,19}", re.ASCII)
 _ROLES = ("text1", "text2", "negative", "score", None)
 
 
@@ -57,7 +61,7 @@ class Columns(NamedTuple):
 def is_header(cells):
     """Whether the first line of a file names its columns."""
     known = sum(map(_is_known, cells))
-    ids = sum(bool(cell) and is_id(cell) for cell in cells)
+    ids = sum(bool(cell) and _is_id(cell) for cell in cells)
     return known > 0 and known + ids >= min(2, len(cells))
 
 
@@ -70,14 +74,9 @@ def _is_known(name):
     )
 
 
-def is_id(name):
+def _is_id(name):
     """Whether a name is one of numbers that tell rows apart."""
     return _ID.fullmatch(name.strip().lower()) is not None or name.endswith("ID")
-
-
-def is_judgement(name):
-    """Whether a name is one of scores or classes, known or not."""
-    return _JUDGEMENT.fullmatch(_plain(name)) is not None
 
 
 def declared_roles(place, names, columns):
@@ -193,3 +192,59 @@ def _cannot_tell(place, names):
         "beside two texts; or to be told by columns, such as columns={'left': 'text1', 'right': "
         f"'text2', 'rating': 'score'}}. Received: {list(names)!r:.200}"
     )
+
+
+def refuse_lost_scores(place, names, rows, columns):
+    """Two texts without a score beside numbers or judgements of no known name may have lost it."""
+    if columns.score is None and len(columns.texts) - columns.negatives == 2:
+        known = (*columns.texts, *columns.ignored)
+        others = [(i, name) for i, name in enumerate(names) if i not in known]
+        refuse_unknown_scores(place, [(name, [row[i] for row in rows]) for i, name in others])
+
+
+def refuse_unknown_scores(place, columns):
+    """Raise if one of the columns, tuples of a name and its values, may be the score."""
+    for name, values in columns:
+        given = [value for value in values if value not in ("", None)]
+        judged = given and _JUDGEMENT.fullmatch(_plain(name))
+        if not _is_id(name) and (judged or sum(map(may_be_score, values)) > len(values) / 2):
+            raise ValueError(
+                f"{place}: the column {name!r} holds numbers or classes and has no known name. "
+                f"Expected to be told: columns={{{name!r}: 'score'}}, or columns={{{name!r}: "
+                f"None}} if it is none. Received: {name}={values[0]!r:.80}"
+            )
+
+
+def refuse_unknown_texts(place, names, values, columns):
+    """One text beside a list of texts of no known name may have lost its positives."""
+    if len(columns.texts) > 1:
+        return
+    for index, (name, value) in enumerate(zip(names, values, strict=True)):
+        lists = isinstance(value, list) and value and all(isinstance(text, str) for text in value)
+        if lists and index not in (*columns.texts, *columns.ignored):
+            raise ValueError(
+                f"{place}: {name!r} holds texts and has no known name. Expected to be told: "
+                f"columns={{{name!r}: None}} if they are nothing, or 'text2' and the name of the "
+                f"other text as 'text1'. Received: {name}={value!r:.80}"
+            )
+
+
+def refuse_unknown_header(place, rows):
+    """A first line of names above sentences is a header, though the names are not known."""
+    first, others = rows[0], rows[1:]
+    names = len(first) > 1 and len(set(first)) == len(first) and all(map(_WORD.fullmatch, first))
+    if names and others and all(mostly(others, i, _is_sentence) for i in range(len(first))):
+        raise ValueError(
+            f"{place}: the first line looks like names of columns, which are not known. Expected "
+            f"to be told: columns={{{first[0]!r}: 'text1', {first[1]!r}: 'text2'}}, or by indices, "
+            f"columns={{0: 'text1', 1: 'text2'}}, if these are texts. Received: {first!r:.80}"
+        )
+
+
+def mostly(rows, column, test):
+    """Whether a test holds in most cells of a column."""
+    return sum(bool(test(cells[column])) for cells in rows) > len(rows) / 2
+
+
+def _is_sentence(cell):
+    return _BLANK.search(cell.strip()) is not None or not cell.isascii()

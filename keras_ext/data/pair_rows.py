@@ -4,16 +4,18 @@ import itertools
 import re
 from typing import NamedTuple
 
-from keras_ext.data.pair_doubts import (
-    may_be_score,
+from keras_ext.data.pair_names import (
+    Columns,
+    columns_of,
+    declared_roles,
+    is_header,
     mostly,
     refuse_lost_scores,
     refuse_unknown_header,
     refuse_unknown_scores,
     refuse_unknown_texts,
 )
-from keras_ext.data.pair_names import Columns, columns_of, declared_roles, is_header
-from keras_ext.data.pair_scores import WORDS, number
+from keras_ext.data.pair_scores import WORDS, may_be_score, number
 
 _ABSENT = object()
 _BLANK = re.compile(r"\s")

@@ -39,6 +39,14 @@ def is_odd(value):
     )
 
 
+def may_be_score(value):
+    """Whether a cell or a value of JSON holds numbers and nothing else, plain ones or not."""
+    if isinstance(value, (list, dict)):
+        parts = value.values() if isinstance(value, dict) else value
+        return bool(value) and all(map(may_be_score, parts))
+    return number(value) is not None or is_odd(value)
+
+
 def scores_of(places, values, columns, key):
     """The scores of the rows of a file.
 

@@ -1,11 +1,82 @@
-"""Character entities -> token spans, and token spans -> character entities.
+"""Spans: of characters and of tokens, in windows of a long text and in all of it.
 
 Spans are rows `type, start, end`. In tokens `end` is inclusive, in characters exclusive.
 """
 
+import bisect
 import collections
+from typing import NamedTuple
 
 import numpy as np
+
+_POLICIES = ("nested", "flat", "longest")
+
+
+class Window(NamedTuple):
+    """A piece of a document, framed by the start and end tokens.
+
+    `document` is the index of the document, `first` that of the window's first real token among
+    the document's tokens. `ids` is int32 (n,), special tokens included; `offsets` int32 (n, 2)
+    holds characters of the document, (-1, -1) at the special tokens.
+
+    Example:
+
+    >>> Window(0, 0, np.array([2, 7, 3]), np.array([[-1, -1], [0, 4], [-1, -1]])).first
+    0
+    """
+
+    document: int
+    first: int
+    ids: np.ndarray
+    offsets: np.ndarray
+
+
+def make_windows(encoding, document, max_length, stride, start_id, end_id):
+    """Cut an encoded document into windows that cover every token.
+
+    A document that fits gives one window, one without tokens none. The last of several windows
+    is shifted left to full length, so it overlaps more.
+
+    Args:
+        encoding: `Encoding` of the document, without special tokens.
+        document: Index of the document, kept in each window.
+        max_length: Largest number of tokens in a window, the two special ones included.
+        stride: Number of tokens that consecutive windows share, as in Hugging Face tokenizers:
+            0 <= stride < max_length - 2.
+        start_id: Id put in front.
+        end_id: Id put at the end.
+
+    Returns:
+        List of `Window`.
+
+    Raises:
+        ValueError: If `stride` or `max_length` is out of range.
+
+    Example:
+
+    >>> from keras_ext.data import Encoding
+    >>> encoding = Encoding(np.arange(10, 15), np.stack([np.arange(5), np.arange(1, 6)], axis=1))
+    >>> [w.ids.tolist() for w in make_windows(encoding, 0, 6, 2, start_id=1, end_id=2)]
+    [[1, 10, 11, 12, 13, 2], [1, 11, 12, 13, 14, 2]]
+    """
+    size = max_length - 2
+    if not 0 <= stride < size:
+        raise ValueError(
+            "windows must move forward. Expected 0 <= stride < max_length - 2. Received: "
+            f"stride={stride}, max_length={max_length}"
+        )
+    count = len(encoding.ids)
+    if not count:
+        return []
+    last = max(count - size, 0)
+    special = np.full((1, 2), -1, "int32")
+    windows = []
+    for first in [*range(0, last, size - stride), last]:
+        part = slice(first, first + size)
+        ids = np.concatenate([[start_id], encoding.ids[part], [end_id]]).astype("int32")
+        offsets = np.concatenate([special, encoding.offsets[part], special]).astype("int32")
+        windows.append(Window(document, first, ids, offsets))
+    return windows
 
 
 def token_borders(offsets):
@@ -108,7 +179,6 @@ def merge_windows(windows, predictions, documents=None):
 
     Example:
 
-    >>> from keras_ext.data.windows import Window
     >>> window = Window(0, 0, np.arange(4), np.array([[-1, -1], [0, 3], [4, 8], [-1, -1]]))
     >>> merge_windows([window], [([[2, 1, 2]], [0.5])])
     [{(2, 0, 8): 0.5}]
@@ -174,6 +244,37 @@ def owned_spans(window, spans, borders):
     return indices, characters[indices]
 
 
+def resolve(entities, policy="nested"):
+    """Keep all entities, or drop the weaker of those that overlap.
+
+    Args:
+        entities: Dictionary `(type, start, end) -> score`, `end` exclusive, as `merge_windows`
+            gives for a document.
+        policy: `"nested"` keeps all. `"flat"` takes the highest score first and drops what
+            overlaps it; equal scores: the longer, then the earlier, then the lower type.
+            `"longest"` takes the longest first, then by score. Defaults to `"nested"`.
+
+    Returns:
+        A dictionary of the same form, by start, then longer first, then type.
+
+    Raises:
+        ValueError: If the policy is unknown.
+
+    Example:
+
+    >>> resolve({(0, 0, 8): 1.0, (1, 4, 8): 2.0}, policy="flat")
+    {(1, 4, 8): 2.0}
+    """
+    if policy not in _POLICIES:
+        raise ValueError(
+            f"unknown policy. Expected one of {_POLICIES}. Received: policy={policy!r}"
+        )
+    kept = entities
+    if policy != "nested":
+        kept = _greedy(entities, policy)
+    return {key: entities[key] for key in sorted(kept, key=lambda k: (k[1], -k[2], k[0]))}
+
+
 def _owners(place, first, last):
     """First token of the window that owns each span.
 
@@ -187,3 +288,21 @@ def _owners(place, first, last):
     # nothing: another window that holds the same span always sees less on that side.
     context = np.minimum(place[:, :1] - first, last - place[:, 1:])
     return first[np.argmax(context, axis=1)]
+
+
+def _greedy(entities, policy):
+    def rank(key):
+        kind, start, end = key
+        score, length = -entities[key], start - end
+        order = (score, length) if policy == "flat" else (length, score)
+        return (*order, start, kind)
+
+    kept, starts, ends = [], [], []  # kept entities do not overlap, so both lists are sorted
+    for key in sorted(entities, key=rank):
+        _, start, end = key
+        place = bisect.bisect_left(starts, end)
+        if place == 0 or ends[place - 1] <= start:
+            starts.insert(place, start)
+            ends.insert(place, end)
+            kept.append(key)
+    return kept

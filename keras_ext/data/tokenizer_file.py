@@ -1,4 +1,4 @@
-"""What is wrong with a `tokenizer.json`, by its keys: the library that reads it does not name them."""
+"""Reading a `tokenizer.json`, and what is wrong with one by its keys, which the library leaves out."""
 
 import json
 
@@ -6,6 +6,7 @@ import tokenizers
 from tokenizers import models
 
 from keras_ext.files.json_fields import check_fields
+from keras_ext.files.text_file import load_json, read_text
 
 NAME = "tokenizer.json"
 WORDS = {"vocab": "an object of integers", "unk_token": "a string"}
@@ -39,6 +40,49 @@ MODELS = {
         {"unk_id": "an integer or null", "byte_fallback": "true or false"},
     ),
 }
+
+
+def checked_backend(path):
+    """The `tokenizers.Tokenizer` of a `tokenizer.json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A `tokenizers.Tokenizer`.
+
+    Raises:
+        ValueError: If the file is no tokenizer; the message names it.
+    """
+    return backend_of_json(read_text(path), path)
+
+
+def backend_of_json(text, source):
+    """The `tokenizers.Tokenizer` of the text of a `tokenizer.json`.
+
+    Args:
+        text: JSON string.
+        source: What the text is, for the message.
+
+    Returns:
+        A `tokenizers.Tokenizer`.
+
+    Raises:
+        ValueError: If the text is no tokenizer, or an added token has another id than it says.
+    """
+    content = load_json(text, f"{source}: not a tokenizer")
+    try:
+        backend = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing more specific
+        fault = fault_of(content, error)
+        raise ValueError(f"{source}: not a tokenizer: {fault}. Received: {text!r:.80}") from None
+    for added in content.get("added_tokens") or ():
+        if backend.token_to_id(added["content"]) != added["id"]:
+            raise ValueError(
+                f"{source}: the added token {added['content']!r:.80} cannot have the id "
+                f"{added['id']}: ids follow those of the vocabulary"
+            )
+    return backend
 
 
 def check_unknown_token(backend):

@@ -6,8 +6,7 @@ import numpy as np
 
 from keras_ext.data.records import check_records, trim_entity
 from keras_ext.data.report import Report
-from keras_ext.data.spans import token_borders
-from keras_ext.data.windows import make_windows
+from keras_ext.data.spans import make_windows, token_borders
 
 _CONTEXT = 20  # characters shown on each side of an entity
 

@@ -1,11 +1,258 @@
-"""From scores to spans, in NumPy: how many spans there are is known only when they are found."""
+"""From windows of texts to entities: through the model, its head, and what is read from scores.
+
+They are read in NumPy: how many spans there are is known only when they are found.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from numbers import Real
 
 import numpy as np
+from keras import ops
 
+from keras_ext.data import collate, make_windows, merge_windows, resolve
+from keras_ext.entities.entity import Entity
+from keras_ext.layers import EfficientGlobalPointer, GlobalPointer
+from keras_ext.losses import FactoredGlobalPointerCrossentropy, GlobalPointerCrossentropy
+from keras_ext.ops import dense_span_scores
 from keras_ext.ops.masking import MASKED
 from keras_ext.ops.span_scores import split_factors
+from keras_ext.tasks.inputs import Batches
 
+NAME = "span_scores"  # of the head's layer, in every model
 BLOCK = 128  # rows of starts looked at together: their scores stay in the processor's cache
+
+
+def text_windows(tokenizer, texts, max_length, stride):
+    """The windows of each text in turn.
+
+    Args:
+        tokenizer: `data.Tokenizer`.
+        texts: list of strings.
+        max_length: int, tokens of a window, the two special ones included.
+        stride: int, tokens that consecutive windows share.
+
+    Returns:
+        List of `data.Window`; `document` is the index of the text.
+    """
+    special = tokenizer.start_id, tokenizer.end_id
+    return [
+        window
+        for document, encoding in enumerate(tokenizer.encode_batch(texts))
+        for window in make_windows(encoding, document, max_length, stride, *special)
+    ]
+
+
+def window_batches(windows, spans, batch_size, max_length, pad_id, **order):
+    """`Batches` of windows.
+
+    Args:
+        windows: list of `data.Window`.
+        spans: list of int32 (m, 3) arrays, the gold spans of each window; None without labels.
+        batch_size: int, windows in a batch.
+        max_length: int, tokens of the largest batch.
+        pad_id: int, id of the padding token.
+        **order: `seed` and `replicas` of `Batches`.
+    """
+    # One number of spans for all: the shapes of two batches cannot show that it varies as well.
+    most = max(map(len, spans or ()), default=0)
+    k = max(8, -(-most // 8) * 8)
+    lengths = [len(window.ids) for window in windows]
+    collated = partial(collate, windows, spans, k=k, pad_id=pad_id)
+    return Batches(lengths, batch_size, max_length, collated, **order)
+
+
+def window_scores(model, windows, made):
+    """Yields the indices of windows, their labels, and the model's float32 output for them.
+
+    Labels and scores have one row a window.
+
+    Args:
+        model: `keras.Model` of an `EntityRecognizer`.
+        windows: list of `data.Window`.
+        made: what `Batches.made` of these windows gives, or a list of it.
+    """
+    for indices, (inputs, labels, _) in made:
+        scores = np.asarray(model.predict_on_batch(inputs), "float32")[: len(indices)]
+        for index, row in zip(indices, scores, strict=True):
+            if not np.isfinite(row).all():
+                raise ValueError(
+                    "The model gives scores that are not finite; its weights are damaged. "
+                    f"Received: text {windows[index].document}"
+                )
+        yield indices, None if labels is None else labels[: len(indices)], scores
+
+
+class Reading:
+    """How scores become entities: which spans are above their thresholds, and which of them stay.
+
+    Args:
+        head: `EfficientHead` or `FullHead`.
+        labels: list of label names.
+        threshold: as in `EntityRecognizer.predict`.
+        policy: likewise.
+
+    Raises:
+        ValueError: for an unknown label or policy, or a threshold that is NaN or no number.
+    """
+
+    def __init__(self, head, labels, threshold, policy):
+        self.head, self.labels = head, labels
+        self.thresholds = label_thresholds(threshold, labels)
+        self.policy = check_policy(policy)
+
+    def entities(self, texts, windows, scored):
+        """The entities of texts.
+
+        Args:
+            texts: list of strings.
+            windows: list of their `data.Window`s.
+            scored: what `window_scores` gives for all of them.
+
+        Returns:
+            For each text a list of `Entity`.
+        """
+        found = [None] * len(windows)
+        for indices, _, scores in scored:
+            decoded = self.head.decode(scores, self.thresholds)
+            for index, spans in zip(indices, decoded, strict=True):
+                found[index] = spans
+        merged = merge_windows(windows, found, len(texts))
+        return [
+            [
+                Entity(start, end, self.labels[kind], text[start:end], score)
+                for (kind, start, end), score in resolve(spans, self.policy).items()
+            ]
+            for text, spans in zip(texts, merged, strict=True)
+        ]
+
+
+def check_policy(policy):
+    """The policy; ValueError for an unknown one."""
+    resolve({}, policy)
+    return policy
+
+
+def check_labels(labels):
+    """Label names as a list of str; ValueError for anything else."""
+    found = [] if labels is None else list(labels)
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in found):
+        raise ValueError(f"Labels are a list of strings. Received: {labels=}")
+    labels = [str(label) for label in found]  # NumPy has strings of its own
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError(f"Labels are given, each once. Received: {labels=}")
+    return labels
+
+
+def label_thresholds(threshold, labels):
+    """One threshold for each label.
+
+    Args:
+        threshold: float for all, or dict from label to float, 0 for labels not in it.
+        labels: list of label names.
+
+    Returns:
+        float32 array (labels,).
+
+    Raises:
+        ValueError: for a label that is not among `labels`, or what is NaN or no number.
+    """
+    given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(labels, threshold)
+    unknown = sorted(set(given) - set(labels), key=str)
+    if unknown:
+        raise ValueError(f"Thresholds name labels among {labels}. Received: unknown {unknown}")
+    for number in given.values():
+        if isinstance(number, bool) or not isinstance(number, Real) or math.isnan(number):
+            raise ValueError(
+                "A threshold is a number, or a dict from label to number, or None for the one that "
+                f"the recogniser keeps. Received: {threshold=}"
+            )
+    return np.array([given.get(label, 0.0) for label in labels], "float32")
+
+
+class EfficientHead:
+    """`EfficientGlobalPointer` by its factors."""
+
+    def __init__(self, heads, head_size):
+        self.heads, self.head_size = heads, head_size
+
+    def layer(self, dtype):
+        """The layer, with factored output."""
+        return EfficientGlobalPointer(
+            self.heads, self.head_size, factored=True, dtype=dtype, name=NAME
+        )
+
+    def loss(self):
+        """The loss of the layer's output."""
+        return FactoredGlobalPointerCrossentropy(self.heads, self.head_size)
+
+    def decode(self, scores, threshold):
+        """Spans and their scores for each row of the layer's output."""
+        return decode_factored_spans(scores, self.heads, self.head_size, threshold)
+
+    def dense(self, scores):
+        """The scores of all pairs, (b, heads, n, n), from the layer's output."""
+        return ops.convert_to_numpy(dense_span_scores(scores, self.heads, self.head_size))
+
+    def keep(self, row, starts, ends):
+        """What `read` needs of a row of the layer's output for these spans: the few factors."""
+        return row
+
+    def read(self, kept, starts, ends):
+        """The scores (m, heads) of the spans for which this was kept, those of `decode`."""
+        return score_factored_spans(kept, self.heads, self.head_size, starts, ends)
+
+
+class FullHead:
+    """`GlobalPointer` with a query and key for each label."""
+
+    def __init__(self, heads, head_size):
+        self.heads, self.head_size = heads, head_size
+
+    def layer(self, dtype):
+        """The layer."""
+        return GlobalPointer(self.heads, self.head_size, dtype=dtype, name=NAME)
+
+    def loss(self):
+        """The loss of the layer's output."""
+        return GlobalPointerCrossentropy()
+
+    def decode(self, scores, threshold):
+        """Spans and their scores for each row of the layer's output."""
+        return decode_spans(scores, threshold)
+
+    def dense(self, scores):
+        """The scores of all pairs, (b, heads, n, n): the layer's output itself."""
+        return np.asarray(scores)
+
+    def keep(self, row, starts, ends):
+        """What `read` needs of a row of the layer's output for these spans: their scores."""
+        return row[:, starts, ends].T
+
+    def read(self, kept, starts, ends):
+        """The scores (m, heads) of the spans for which this was kept, those of `decode`."""
+        return kept
+
+
+HEADS = {"efficient": EfficientHead, "full": FullHead}
+
+
+def check_head(head, model):
+    """Raises ValueError where the last layer of a model is another head than this one.
+
+    Args:
+        head: `EfficientHead` or `FullHead`.
+        model: `keras.Model` of an `EntityRecognizer`.
+    """
+    expected, layer = head.layer("float32"), model.get_layer(NAME)
+    found, wanted = ((x.heads, x.head_size, type(x).__name__) for x in (layer, expected))
+    if found != wanted:
+        raise ValueError(
+            "The model gives scores for {} labels by head_size={} in a {}. Expected one for "
+            "{} labels, head_size={}, in a {}, as the labels and the settings say. "
+            f"Received: labels={wanted[0]}, head_size={wanted[1]}".format(*found, *wanted)
+        )
 
 
 def decode_spans(scores, threshold=0.0):

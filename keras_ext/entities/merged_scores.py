@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 
 from keras_ext.data.spans import owned_spans, window_borders
-from keras_ext.entities.prediction import model_scores, windows_of
 
 END = 2**31 - 1  # above all characters
 
@@ -23,17 +22,16 @@ class MergedScores:
     All pieces together have each span of characters once, also where several tokens share them.
 
     Args:
-        recognizer: `EntityRecognizer`.
-        texts: list of strings.
-        batch_size: int, windows in a batch.
+        head: `EfficientHead` or `FullHead`.
+        windows: list of the `data.Window`s of the texts.
+        scored: what `window_scores` gives for all of them.
     """
 
-    def __init__(self, recognizer, texts, batch_size):
-        self.windows = windows_of(recognizer, texts)
-        self.borders = window_borders(self.windows)
-        self.head = recognizer.span_head
-        self.kept = [None] * len(self.windows)
-        for indices, scores in model_scores(recognizer, self.windows, batch_size):
+    def __init__(self, head, windows, scored):
+        self.head, self.windows = head, windows
+        self.borders = window_borders(windows)
+        self.kept = [None] * len(windows)
+        for indices, _, scores in scored:
             for index, row in zip(indices, scores, strict=True):
                 starts, ends, _ = self._spans(index)
                 self.kept[index] = self.head.keep(row, starts, ends)

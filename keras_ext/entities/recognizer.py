@@ -1,23 +1,22 @@
 from collections.abc import Mapping
+from itertools import product
 
 import keras
+import numpy as np
 
+from keras_ext.data import plan
 from keras_ext.data.records import trimmed_entities
-from keras_ext.entities import prediction as entity_prediction
-from keras_ext.entities import threshold as entity_threshold
-from keras_ext.entities.batches import text_windows
-from keras_ext.entities.head import HEADS, check_head
-from keras_ext.entities.policy import warn_of_nothing
-from keras_ext.entities.prediction import check_policy, label_thresholds
-from keras_ext.entities.training import Training
+from keras_ext.entities import decoding, training
+from keras_ext.entities.merged_scores import MergedScores
+from keras_ext.entities.thresholds import best_threshold
 from keras_ext.metrics import score_entities
 from keras_ext.models.blocks import encoder_inputs
 from keras_ext.ops.settings import whole
 from keras_ext.tasks.bundle import load_bundle, save_bundle, values_of
-from keras_ext.tasks.compilation import default_arguments
+from keras_ext.tasks.compilation import Compilations, check_order, default_arguments, replicas_of
 from keras_ext.tasks.encoder import check_encoder, encode
-from keras_ext.tasks.fitting import check_fit
-from keras_ext.tasks.inputs import as_records, as_texts
+from keras_ext.tasks.fitting import check_fit, fit_and_keep
+from keras_ext.tasks.inputs import as_callbacks, as_records, as_texts, warm_up, warm_up_lengths
 
 SETTINGS = {  # what a bundle holds
     "head": "a string",
@@ -88,26 +87,11 @@ class EntityRecognizer:
         self.model = keras.Model(inputs, scores)
 
     def _set(
-        self,
-        tokenizer,
-        labels,
-        head,
-        max_length,
-        stride,
-        head_size,
-        threshold=0.0,
-        policy=None,
+        self, tokenizer, labels, head, max_length, stride, head_size, threshold=0.0, policy=None
     ):
-        found = [] if labels is None else list(labels)
-        if isinstance(labels, str) or not all(isinstance(label, str) for label in found):
-            raise ValueError(f"Labels are a list of strings. Received: {labels=}")
-        labels = [str(label) for label in found]  # NumPy has strings of its own
-        if not labels or len(set(labels)) < len(labels):
-            raise ValueError(f"Labels are given, each once. Received: {labels=}")
-        if head not in HEADS:
-            raise ValueError(f"The head is one of {sorted(HEADS)}. Received: {head=}")
-        self.tokenizer = tokenizer
-        self.labels = labels
+        self.tokenizer, self.labels = tokenizer, decoding.check_labels(labels)
+        if head not in decoding.HEADS:
+            raise ValueError(f"The head is one of {sorted(decoding.HEADS)}. Received: {head=}")
         # JSON, in which they are saved, has no numbers of NumPy.
         max_length, stride = whole("max_length", max_length), whole("stride", stride, least=0)
         self.settings = {
@@ -117,11 +101,12 @@ class EntityRecognizer:
             "head_size": whole("head_size", head_size),
         }
         self.threshold = threshold
-        self.settings["policy"] = policy if policy is None else check_policy(policy)
+        self.settings["policy"] = policy if policy is None else decoding.check_policy(policy)
         self._policy_from_data = False
-        self.span_head = HEADS[head](len(labels), self.settings["head_size"])
-        self._training = None
-        text_windows(tokenizer, [""], max_length, stride)  # checks these two
+        self.span_head = decoding.HEADS[head](len(self.labels), self.settings["head_size"])
+        self._sizes = max_length, stride
+        self._compilations = None
+        self._windows([""])  # checks max_length and stride
 
     @property
     def threshold(self):
@@ -130,7 +115,7 @@ class EntityRecognizer:
 
     @threshold.setter
     def threshold(self, threshold):
-        label_thresholds(threshold, self.labels)  # checks it
+        decoding.label_thresholds(threshold, self.labels)  # checks it
         if isinstance(threshold, Mapping):
             threshold = {label: float(number) for label, number in threshold.items()}
         else:
@@ -144,11 +129,17 @@ class EntityRecognizer:
 
     @policy.setter
     def policy(self, policy):
-        self.settings["policy"] = check_policy(policy)
+        self.settings["policy"] = decoding.check_policy(policy)
         self._policy_from_data = False
 
     def compile(
-        self, optimizer=None, learning_rate=None, weight_decay=None, ema_momentum=None, **kwargs
+        self,
+        optimizer=None,
+        loss=None,
+        learning_rate=None,
+        weight_decay=None,
+        ema_momentum=None,
+        **kwargs,
     ):
         """Chooses the optimizer and Keras' other training settings.
 
@@ -156,7 +147,10 @@ class EntityRecognizer:
             optimizer: a Keras optimizer or its name; where a layer computes in float16, it is put
                 into a `GuardedLossScale`. None: AdamW, warmed up over the first tenth of the steps
                 of `fit`, decayed to 0 along a cosine, the gradient of all weights clipped to norm
-                1, anew for each `fit`. It has the next three, another optimizer its own.
+                1, anew for each `fit`. It has the last three, another optimizer its own.
+            loss: loss of gold spans (b, k, 3), `type, start, end` padded with -1, and the scores of
+                the head; its `call` gives (b,). None: `losses.FactoredGlobalPointerCrossentropy`,
+                or, for the "full" head, `losses.GlobalPointerCrossentropy`.
             learning_rate: float, the peak. 1e-4, the default, suits pretrained encoders (3e-4 small
                 ones such as MiniLM), 8e-4 small ones trained from scratch.
             weight_decay: float, of all weights but biases, gains of a normalisation and
@@ -166,10 +160,18 @@ class EntityRecognizer:
             **kwargs: other arguments of `keras.Model.compile`, such as `jit_compile`, `metrics`
                 (see `metrics.SpanF1`) or `run_eagerly`.
 
-        Raises ValueError for an optimizer with one of the three settings, or a loss.
+        Raises:
+            ValueError: for an optimizer with one of the three settings, a loss of something else,
+                or both in the wrong order.
         """
+        check_order(optimizer, loss)
+        if "loss_weights" in kwargs:
+            raise ValueError(f"There is one loss. Received: loss_weights={kwargs['loss_weights']}")
         default = default_arguments(optimizer, learning_rate, weight_decay, ema_momentum)
-        self._training = Training(self.model, self.span_head.loss(), optimizer, default, kwargs)
+        self._loss = training.span_loss(self.span_head, loss)
+        self._compilations = Compilations([self.model], optimizer, default, kwargs)
+        if optimizer is not None:
+            self._compilations.get(self.model, self._loss)
 
     def fit(
         self,
@@ -221,13 +223,34 @@ class EntityRecognizer:
                 weights from before that epoch are then restored.
         """
         epochs, initial_epoch = check_fit(epochs, initial_epoch, refused, data="records")
-        if self._training is None:
+        if self._compilations is None:
             raise RuntimeError("Call `compile` before `fit`.")
-        batch_size = whole("batch_size", batch_size)
-        parts = (records, validation_records, batch_size, seed, on_lost, policy)
-        return self._training.fit(
-            self, *parts, callbacks, verbose, epochs=epochs, initial_epoch=initial_epoch
+        batch_size, callbacks = whole("batch_size", batch_size), as_callbacks(callbacks)
+        if on_lost not in ("report", "raise"):
+            raise ValueError(f'Expected "report" or "raise". Received: {on_lost=}')
+        windows, spans, report = self._plan(as_records(records))
+        training.check_report(report, on_lost, verbose)
+        chosen = None if self._policy_from_data else self.settings["policy"]
+        self.policy, line = training.choose_policy(chosen, policy, report)
+        self._policy_from_data = chosen is None and policy is None
+        if verbose:
+            print(line)  # noqa: T201, the report is for the user
+        replicas = replicas_of(self.model)
+        batches = self._batches(windows, spans, batch_size, seed=seed, replicas=replicas)
+        validation = None
+        if validation_records is not None:
+            dev = as_records(validation_records, "validation_records")
+            windows, spans, report = self._plan(dev)
+            training.check_validation_report(report, verbose)
+            parts = dev, windows, self._batches(windows, spans, 2 * batch_size), self._reading
+            validation = training.Validation(self.model, self._loss, *parts)
+        compilation = self._compilations.get(self.model, self._loss, callbacks)
+        history = fit_and_keep(
+            compilation, batches, callbacks, verbose, validation, "val_f1", epochs, initial_epoch
         )
+        if validation is not None and validation.in_vain:
+            training.warn_of_nothing(self.threshold)
+        return history
 
     def evaluate(self, records, threshold=None, policy=None, batch_size=32):
         """Scores predictions against records: exact entities in characters.
@@ -248,7 +271,7 @@ class EntityRecognizer:
         predicted = self.predict(texts, threshold, policy, batch_size)
         scores = score_entities([trimmed_entities(record) for record in records], predicted)
         if scores.micro.gold and not scores.micro.predicted:
-            warn_of_nothing(self.threshold if threshold is None else threshold)
+            training.warn_of_nothing(self.threshold if threshold is None else threshold)
         return scores
 
     def predict(self, texts, threshold=None, policy=None, batch_size=32):
@@ -272,7 +295,9 @@ class EntityRecognizer:
                 that is NaN, or if the model gives scores that are not finite.
         """
         texts, alone = as_texts(texts)
-        found = entity_prediction.predict_entities(self, texts, threshold, policy, batch_size)
+        reading = self._reading(threshold, policy)  # checks these before the work is done
+        windows = self._windows(texts)
+        found = reading.entities(texts, windows, self._scores(windows, batch_size))
         return found[0] if alone else found
 
     def best_threshold(self, records, policy=None, per_label=False, batch_size=32):
@@ -295,10 +320,11 @@ class EntityRecognizer:
             A float, or a dict from label to float, above -20; 0 if no entity is found at any
             threshold.
         """
-        policy = check_policy(self.policy if policy is None else policy)
-        threshold = entity_threshold.best_threshold(
-            self, as_records(records), policy, per_label, batch_size
-        )
+        records = as_records(records)
+        policy = decoding.check_policy(self.policy if policy is None else policy)
+        windows = self._windows([record["text"] for record in records])
+        spans = MergedScores(self.span_head, windows, self._scores(windows, batch_size))
+        threshold = best_threshold(spans, records, self.labels, policy, per_label)
         self.threshold, self.policy = threshold, policy
         return threshold
 
@@ -321,7 +347,10 @@ class EntityRecognizer:
         Raises:
             ValueError: for a length that is not between 1 and `max_length`, or a batch_size below 1.
         """
-        return entity_prediction.warm_up(self, lengths, batch_size)
+        batch_size = whole("batch_size", batch_size)
+        rows = {min(1 << power, batch_size) for power in range(batch_size.bit_length() + 1)}
+        lengths = warm_up_lengths(lengths, self.settings["max_length"])
+        return warm_up(self.model, product(rows, lengths))
 
     def span_scores(self, text):
         """The scores of all pairs of tokens of a text, to look at.
@@ -334,7 +363,12 @@ class EntityRecognizer:
             before the start; and the offsets of the n tokens, int32 (n, 2), in characters.
         """
         (text,), _ = as_texts([text], "text")
-        return entity_prediction.window_span_scores(self, text)
+        windows = self._windows([text])[:1]
+        if not windows:
+            return np.zeros((len(self.labels), 0, 0), "float32"), np.zeros((0, 2), "int32")
+        ((_, _, scores),) = self._scores(windows, batch_size=1)
+        inner = slice(1, len(windows[0].ids) - 1)  # without the special tokens
+        return self.span_head.dense(scores)[0, :, inner, inner], windows[0].offsets[inner]
 
     def save(self, folder):
         """Writes a bundle: model, tokenizer, labels and settings, without optimizer and loss.
@@ -368,6 +402,31 @@ class EntityRecognizer:
         recognizer = cls.__new__(cls)
         with values_of(folder):
             recognizer._set(tokenizer, config["labels"], **config["settings"])
-            check_head(recognizer.span_head, model)
+            decoding.check_head(recognizer.span_head, model)
         recognizer.model = model
         return recognizer
+
+    def _reading(self, threshold=None, policy=None):
+        """How scores are read: as the recogniser keeps it, where nothing else is given."""
+        threshold = self.threshold if threshold is None else threshold
+        policy = self.policy if policy is None else policy
+        return decoding.Reading(self.span_head, self.labels, threshold, policy)
+
+    def _windows(self, texts):
+        return decoding.text_windows(self.tokenizer, texts, *self._sizes)
+
+    def _plan(self, records):
+        """Windows of the texts of records, their gold spans, and the report on both."""
+        return plan(records, self.tokenizer, self.labels, *self._sizes)
+
+    def _batches(self, windows, spans, batch_size, **order):
+        sizes = batch_size, self.settings["max_length"]
+        return decoding.window_batches(windows, spans, *sizes, self.tokenizer.pad_id, **order)
+
+    def _scores(self, windows, batch_size):
+        """The scores of windows: indices of some, no labels, and their scores, batch by batch."""
+        batch_size = whole("batch_size", batch_size)
+        # A few texts make a batch of few rows; powers of two keep the number of shapes small.
+        rows = min(batch_size, 1 << max(len(windows) - 1, 0).bit_length())
+        batches = self._batches(windows, None, rows)
+        return decoding.window_scores(self.model, windows, batches.made())

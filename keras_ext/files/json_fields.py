@@ -1,39 +1,70 @@
 """JSON files that other programs and people wrote: whether each key holds what it should."""
 
+import math
+from numbers import Integral, Real
 from pathlib import Path
 
 
 def _is_int(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value):
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _are(kind):
     return lambda values: all(isinstance(value, kind) for value in values)
 
 
+# What a field may be told to be; each also with " or null" behind it.
 KINDS = {
     "a string": lambda x: isinstance(x, str),
-    "a string or null": lambda x: x is None or isinstance(x, str),
     "true or false": lambda x: isinstance(x, bool),
-    "an integer": _is_int,
     "true, false or null": lambda x: x is None or isinstance(x, bool),
-    "an integer or null": lambda x: x is None or _is_int(x),
+    "an integer": _is_int,
     "a positive integer": lambda x: _is_int(x) and x > 0,
-    "a positive integer or null": lambda x: x is None or (_is_int(x) and x > 0),
-    "a positive number or null": lambda x: KINDS["a number or null"](x) and (x is None or x > 0),
-    "a number or null": lambda x: x is None or _is_int(x) or isinstance(x, float),
+    "an integer of at least 0": lambda x: _is_int(x) and x >= 0,
+    "an integer from 1 to 1000": lambda x: _is_int(x) and 1 <= x <= 1000,
+    "a number": _is_number,
+    "a positive number": lambda x: _is_number(x) and x > 0,
+    "a positive, finite number": lambda x: _is_number(x) and 0 < x < math.inf,
+    "a number in [0, 1)": lambda x: _is_number(x) and 0 <= x < 1,
     "a number or an object of numbers": lambda x: all(
-        _is_int(y) or isinstance(y, float) for y in (x.values() if isinstance(x, dict) else [x])
+        map(_is_number, x.values() if isinstance(x, dict) else [x])
     ),
     "a list of lists": lambda x: isinstance(x, list) and _are(list)(x),
     "a list of strings or of lists": lambda x: isinstance(x, list) and _are(str | list)(x),
     "a list of strings": lambda x: isinstance(x, list) and _are(str)(x),
     "a string or a list of strings": lambda x: isinstance(x, str) or KINDS["a list of strings"](x),
     "an object": lambda x: isinstance(x, dict),
-    "an object or null": lambda x: x is None or isinstance(x, dict),
     "an object of strings": lambda x: isinstance(x, dict) and _are(str)(x.values()),
     "an object of integers": lambda x: isinstance(x, dict) and all(map(_is_int, x.values())),
 }
+
+
+def check_field(name, value, kind, path=None):
+    """Raises ValueError unless a field holds what it should.
+
+    Args:
+        name: str, the name of the field.
+        value: what it holds.
+        kind: str, what it should be, a key of `KINDS`, perhaps with " or null" behind it.
+        path: path of the file. None: nobody knows it here.
+
+    Example:
+
+    >>> check_field("size", 9, "a positive integer")
+    >>> check_field("size", "9", "an integer or null")
+    Traceback (most recent call last):
+    ValueError: "size" should be an integer or null. Received: size='9'
+    """
+    plain = kind if kind in KINDS else kind.removesuffix(" or null")
+    if not KINDS[plain](value) and (plain == kind or value is not None):
+        where, file = "", ""
+        if path is not None:
+            where, file = f"In {Path(path).name}, ", f", path={str(path)!r}"
+        raise ValueError(f'{where}"{name}" should be {kind}. Received: {name}={value!r:.80}{file}')
 
 
 def check_fields(content, path, needed, optional=None, within="", others=True):
@@ -42,7 +73,7 @@ def check_fields(content, path, needed, optional=None, within="", others=True):
     Args:
         content: what the file holds, or a part of it.
         path: path of the file.
-        needed: dict from keys to what they should be, keys of `KINDS`.
+        needed: dict from keys to what they should be, as for `check_field`.
         optional: the same, of keys that may lack.
         within: str, where in the file the object stands, such as "settings".
         others: bool, whether it may have more keys.
@@ -61,12 +92,9 @@ def check_fields(content, path, needed, optional=None, within="", others=True):
         )
     for key, kind in fields.items():
         full = f"{within}.{key}" if within else key
-        if key in content and not KINDS[kind](content[key]):
-            raise ValueError(
-                f'In {name}, "{full}" should be {kind}. '
-                f"Received: {key}={content[key]!r:.80}, path={str(path)!r}"
-            )
-        if key in needed and key not in content:
+        if key in content:
+            check_field(full, content[key], kind, path)
+        elif key in needed:
             raise ValueError(
                 f'{name} lacks "{full}", which should be {kind}. Received: path={str(path)!r}'
             )

@@ -3,18 +3,19 @@ from keras import ops
 
 from keras_ext import activations
 from keras_ext.layers.attention_arguments import (
-    check_gated_attention,
-    check_positions,
+    check_rotary,
     check_turned,
     restored_scale,
     scale_config,
 )
 from keras_ext.layers.scale_offset import ScaleOffset
-from keras_ext.ops.attention_normalization import score_factor, weigh_scores
-from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_key
+from keras_ext.ops.attention_normalization import NORMALIZATIONS, score_factor, weigh_scores
+from keras_ext.ops.attention_scale import LogN, get_attention_scale, scale_query_and_key
 from keras_ext.ops.attention_scores import attention_scores
 from keras_ext.ops.rows import project_rows
 from keras_ext.ops.visible_keys import count_keys, visible_keys
+
+SCORE_SCALES = ("bert4keras", "paper")
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -127,7 +128,7 @@ class GatedAttentionUnit(keras.layers.Layer):
         self.score_scale = score_scale
         self.rope_window = rope_window
         self.rope_slope = rope_slope
-        check_gated_attention(self)
+        _check_arguments(self)
         policy = self.dtype_policy
         if self_attention:
             self.input_dense = self._dense(2 * units + key_size, "input")
@@ -242,3 +243,49 @@ class GatedAttentionUnit(keras.layers.Layer):
             "rope_window": self.rope_window,
             "rope_slope": self.rope_slope,
         }
+
+
+def _check_arguments(layer):
+    """Raises ValueError unless the arguments of a `GatedAttentionUnit` go together."""
+    units, key_size, scale = layer.units, layer.key_size, layer.attention_scale
+    normalization, length_norm = layer.normalization, layer.length_norm
+    score_scale = layer.score_scale
+    if units < 1 or key_size < 1:
+        raise ValueError(f"Sizes must be positive. Received: {units=}, {key_size=}")
+    check_rotary(layer.rope, key_size, layer.rope_window, layer.rope_slope)
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f"Unknown normalization, expected one of {NORMALIZATIONS}. Received: {normalization=}"
+        )
+    if score_scale not in SCORE_SCALES:
+        raise ValueError(
+            f"Unknown score_scale, expected one of {SCORE_SCALES}. Received: {score_scale=}"
+        )
+    if layer.causal and not layer.self_attention:
+        raise ValueError(
+            "Queries and keys of two sequences have no common order. "
+            "Received: causal=True, self_attention=False"
+        )
+    if length_norm is not None and not length_norm > 0:
+        raise ValueError(f"length_norm must be above 0. Received: {length_norm=}")
+    if normalization != "squared_relu" and (length_norm or score_scale != "bert4keras"):
+        raise ValueError(
+            "length_norm and score_scale are options of normalization='squared_relu'. "
+            f"Received: {normalization=}, {length_norm=}, {score_scale=}"
+        )
+    if score_scale == "paper" and scale is not True:
+        raise ValueError(
+            f"score_scale='paper' takes the place of attention_scale. Received: {scale=}"
+        )
+    if isinstance(get_attention_scale(scale), LogN) and normalization == "softmax_plus":
+        raise ValueError(f"'softmax_plus' has a factor log n of its own. Received: {scale=}")
+
+
+def check_positions(positions, query_shape, key_shape):
+    """Raises ValueError if one list of positions cannot serve queries and keys."""
+    lengths = (query_shape[1], key_shape[1])
+    if positions is not None and None not in lengths and lengths[0] != lengths[1]:
+        raise ValueError(
+            "Positions are those of queries and keys, which must be as many then. "
+            f"Received: {lengths[0]} queries, {lengths[1]} keys"
+        )

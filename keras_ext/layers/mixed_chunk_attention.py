@@ -14,7 +14,7 @@ from keras_ext.ops.attention_scale import get_attention_scale, scale_query_and_k
 from keras_ext.ops.rotary import apply_rotary
 from keras_ext.ops.rows import project_rows
 
-HEADS = ("quadratic_query", "quadratic_key", "linear_query", "linear_key")
+PROJECTIONS = ("quadratic_query", "quadratic_key", "linear_query", "linear_key")
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -112,7 +112,7 @@ class MixedChunkAttention(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.input_dense = self._dense(2 * units + key_size, "input", self.activation)
         self.scale_offsets = [
-            ScaleOffset(offset=use_bias, dtype=self.dtype_policy, name=name) for name in HEADS
+            ScaleOffset(offset=use_bias, dtype=self.dtype_policy, name=name) for name in PROJECTIONS
         ]
         # Of the weights before they are rounded: random bfloat16 numbers take longer to draw.
         self.dropout = keras.layers.Dropout(attention_dropout, dtype="float32", name="dropout")
@@ -142,11 +142,11 @@ class MixedChunkAttention(keras.layers.Layer):
         length = ops.shape(inputs)[1]
         projected = project_rows(self.input_dense, inputs)
         gate, value, shared = ops.split(projected, [self.units, 2 * self.units], axis=-1)
-        heads = ops.stack([part(shared) for part in self.scale_offsets], axis=2)
-        heads = ops.cast(heads, "float32")  # (b, n, 4, key_size)
+        projected = ops.stack([part(shared) for part in self.scale_offsets], axis=2)
+        projected = ops.cast(projected, "float32")  # (b, n, 4, key_size)
         if self.rope:
-            heads = apply_rotary(heads, positions)
-        query, key, far_query, far_key = ops.unstack(heads, axis=2)
+            projected = apply_rotary(projected, positions)
+        query, key, far_query, far_key = ops.unstack(projected, axis=2)
         tokens = ops.ones((1, length), "bool") if mask is None else ops.cast(mask, "bool")
         tokens = ops.expand_dims(tokens, -1)  # (b or 1, n, 1)
         # A key of zeros has weight 0 in both sums: no score needs a mask.

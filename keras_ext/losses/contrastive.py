@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_ext.losses.ranking import check_temperature
 from keras_ext.losses.share_of_replica import share_of_replica
 from keras_ext.ops import dot_scores, mask_scores, unit_vectors
 from keras_ext.ops.labels import check_integers, lossless_tensor, nan_unless_integers, ranks
@@ -148,8 +149,7 @@ class InBatchLoss(keras.losses.Loss):
 
     def __init__(self, temperature, score, symmetric, reduction, name, **kwargs):
         super().__init__(name=name, reduction=reduction, **kwargs)
-        if not temperature > 0:
-            raise ValueError(f"Expected a temperature above 0. Received: {temperature=}")
+        check_temperature(temperature)
         check_score(score)
         self.temperature = temperature
         self.score = score

@@ -1,13 +1,13 @@
 import keras
 from keras import ops
 
-from keras_ext.losses.ranking import present_rows, ranking_logsumexp
+from keras_ext.losses.ranking import check_temperature, present_rows, ranking_logsumexp
 from keras_ext.losses.share_of_replica import share_of_replica
 from keras_ext.ops import score_function
 from keras_ext.ops.labels import lossless_tensor, ranks
 from keras_ext.ops.replicas import gather_over_replicas
 
-LAYOUTS = ("interleaved", "pairs")
+LAYOUTS = ("pairs", "interleaved")
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -15,7 +15,7 @@ class CoSENT(keras.losses.Loss):
     """Trains vectors so that pairs of texts score in the order of their labels.
 
         s_i = score(u_i, v_i)
-        L = log(1 + sum over y_i < y_j of w_i w_j exp(scale (s_i - s_j)))
+        L = log(1 + sum over y_i < y_j of w_i w_j exp((s_i - s_j) / T))
 
     One number for the whole batch, of `ranking_logsumexp`: O(B log B) time and O(B) memory beyond
     the vectors. Only the order of the labels counts: scores of 0 to 5, yes and no, and the classes
@@ -24,11 +24,11 @@ class CoSENT(keras.losses.Loss):
 
     Vectors come in one of two layouts:
 
+    - `pairs`: y_pred (B, 2, d), y_true (B,) or (B, 1). It can be shuffled.
     - `interleaved`: y_pred (2 B, d), rows 2 i and 2 i + 1 are a pair, and y_true (2 B,) or (2 B, 1)
       has its label twice, as in bert4keras. Label and weight are those of the first row. The number
       of rows is even: do not let `fit` shuffle rows, and let each batch hold whole pairs. Where the
       two labels of a pair differ, rows were shuffled, and the loss is NaN.
-    - `pairs`: y_pred (B, 2, d), y_true (B,) or (B, 1). It can be shuffled.
 
     Weights: `sample_weight` has one number w_i for each label, and multiplies pair by pair of
     pairs: a pair of weight 2 beside one of weight 3 counts 6 times. All weights times c is not the
@@ -45,18 +45,18 @@ class CoSENT(keras.losses.Loss):
     In sentence-transformers, `CoSENT()` is CoSENTLoss and `CoSENT(score="angle")` is AnglELoss.
 
     Args:
-        scale: float above 0, the inverse of a temperature. Defaults to 20, for scores of a cosine's
-            size. For inner products, which are larger, take 1.
-        layout: "interleaved" or "pairs". Defaults to "interleaved".
+        temperature: float above 0, T, the inverse of the published scale. Defaults to 0.05, for
+            scores of a cosine's size. For inner products, which are larger, take 1.
         score: "cosine", "dot" or "angle" (see `ops.score_function`); or a function of two tensors
             (B, d) that gives (B,). To be saved and loaded, the function is registered with
             `keras.saving.register_keras_serializable`. Defaults to "cosine".
+        layout: "pairs" or "interleaved". Defaults to "pairs".
         name: name of the loss.
         **kwargs: `reduction` and `dtype` of `keras.losses.Loss`. There is one number to reduce:
             any reduction returns it as a scalar, `"none"` and None as (1,).
 
     Raises:
-        ValueError: for another layout or score, or a scale not above 0; when called, for shapes
+        ValueError: for another layout or score, or a temperature not above 0; when called, for shapes
             that are not of the layout, such as an odd number of rows. Where TensorFlow did not
             know that number when it traced, as in `fit`, an odd one is its InvalidArgumentError,
             of the node `rows_of_pairs_must_be_even`.
@@ -64,7 +64,7 @@ class CoSENT(keras.losses.Loss):
     Example:
 
     >>> model = keras.Sequential([keras.Input((2, 8)), keras.layers.Dense(4)])
-    >>> model.compile(loss=CoSENT(layout="pairs"))
+    >>> model.compile(loss=CoSENT())
     >>> labels = np.array([0.0, 2.5, 5.0, 2.5, 1.0, 4.0])
     >>> history = model.fit(keras.random.normal((6, 2, 8)), labels, verbose=0)
 
@@ -72,17 +72,16 @@ class CoSENT(keras.losses.Loss):
     Jing Li, AnglE-optimized Text Embeddings, 2023, https://arxiv.org/abs/2309.12871
     """
 
-    def __init__(self, scale=20.0, layout="interleaved", score="cosine", name="cosent", **kwargs):
+    def __init__(self, temperature=0.05, score="cosine", layout="pairs", name="cosent", **kwargs):
         super().__init__(name=name, **kwargs)
-        if not scale > 0:
-            raise ValueError(f"Expected a scale above 0. Received: {scale=}")
+        check_temperature(temperature)
         if layout not in LAYOUTS:
             raise ValueError(f"The layout is one of {LAYOUTS}. Received: {layout=}")
         if isinstance(score, dict):
             score = keras.saving.deserialize_keras_object(score)
-        self.scale = scale
-        self.layout = layout
+        self.temperature = temperature
         self.score = score
+        self.layout = layout
         self.score_function = score_function(score)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -109,7 +108,7 @@ class CoSENT(keras.losses.Loss):
         present = present_rows(labels, weights)
         vectors = ops.where(present[:, None, None], vectors, 0.0)
         scores = self.score_function(vectors[:, 0], vectors[:, 1])
-        loss = ranking_logsumexp(labels, scores, self.scale, weights)
+        loss = ranking_logsumexp(labels, scores, self.temperature, weights)
         return ops.reshape(ops.where(torn, float("nan"), loss), (1,))
 
     def _pairs(self, vectors):
@@ -161,7 +160,14 @@ class CoSENT(keras.losses.Loss):
         score = keras.saving.serialize_keras_object(score) if callable(score) else score
         return {
             **super().get_config(),
-            "scale": self.scale,
-            "layout": self.layout,
+            "temperature": self.temperature,
             "score": score,
+            "layout": self.layout,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        if "scale" in config:  # as earlier versions saved it
+            config = {**config, "temperature": 1.0 / config["scale"]}
+            del config["scale"]
+        return super().from_config(config)

@@ -7,10 +7,10 @@ FARTHEST = 1e38
 """Scores beyond it, once scaled, count as it; twice as much is still a finite float32."""
 
 
-def ranking_logsumexp(y, s, scale=20.0, pair_weight=None):
+def ranking_logsumexp(y, s, temperature=0.05, pair_weight=None):
     """How badly scores rank what labels rank: a loss over all pairs whose labels differ.
 
-        log(1 + sum over y_a < y_b of w_a w_b exp(scale (s_a - s_b)))
+        log(1 + sum over y_a < y_b of w_a w_b exp((s_a - s_b) / T))
 
     Only the order of the labels counts, not their size: graded, binary and ordered classes (such
     as contradiction 0, neutral 1, entailment 2) are all labels. Equal labels make no pair. Where
@@ -22,25 +22,25 @@ def ranking_logsumexp(y, s, scale=20.0, pair_weight=None):
     underflows or cancels, whatever the scores. The gradient, with p_ab the share of a pair in the
     sum and its 1, comes from the same two sums:
 
-        dL/ds_a = scale (sum over y_b > y_a of p_ab - sum over y_b < y_a of p_ba)
+        dL/ds_a = (sum over y_b > y_a of p_ab - sum over y_b < y_a of p_ba) / T
 
     O(B log B) time and O(B) memory; the length of the batch may be unknown.
 
     Args:
         y: labels, (B,) of any real or boolean dtype. A row with a NaN label is absent.
         s: scores, (B,) of a floating point dtype. Computed in float32. Scores beyond
-            1e38 / max(scale, 1), and infinite ones, count as that, so that the loss is finite.
-        scale: float above 0, the inverse of a temperature. Defaults to 20.
+            1e38 min(T, 1), and infinite ones, count as that, so that the loss is finite.
+        temperature: float above 0, T. Defaults to 0.05.
         pair_weight: weights w of the rows, (B,), or None for 1. A row of weight 0 is absent, as if
             it were not in the batch. A weight below 0 has no meaning; it makes the loss NaN.
 
     Returns:
         float32 scalar, at least 0. NaN if the score or the weight of a row is NaN, unless the row
-        is absent. The gradient goes to `s` alone, not to labels, weights or scale, and is itself
+        is absent. The gradient goes to `s` alone, not to labels, weights or temperature, and is itself
         not differentiable.
 
     Raises:
-        ValueError: if the arguments are not of one shape (B,), or the scale is not above 0.
+        ValueError: if the arguments are not of one shape (B,), or the temperature is not above 0.
 
     Example:
 
@@ -55,7 +55,9 @@ def ranking_logsumexp(y, s, scale=20.0, pair_weight=None):
     """
     labels, scores = lossless_tensor(y), ops.convert_to_tensor(s)
     weights = ops.ones_like(scores) if pair_weight is None else ops.convert_to_tensor(pair_weight)
-    _check(labels, scores, weights, scale)
+    _check(labels, scores, weights)
+    check_temperature(temperature)
+    scale = 1.0 / temperature
     weights, present = ops.cast(weights, "float32"), present_rows(labels, weights)
     labels = ops.where(present, labels, ops.zeros_like(labels))
     weights = ops.where(present, weights, 0.0)
@@ -76,7 +78,7 @@ def ranking_logsumexp(y, s, scale=20.0, pair_weight=None):
     return ops.custom_gradient(forward_and_gradient)(ops.cast(scores, "float32"))
 
 
-def _check(labels, scores, weights, scale):
+def _check(labels, scores, weights):
     sizes = {x.shape[0] for x in (labels, scores, weights) if len(x.shape) == 1} - {None}
     if any(len(x.shape) != 1 for x in (labels, scores, weights)) or len(sizes) > 1:
         raise ValueError(
@@ -84,8 +86,12 @@ def _check(labels, scores, weights, scale):
             f"y.shape={tuple(labels.shape)}, s.shape={tuple(scores.shape)}, "
             f"pair_weight.shape={tuple(weights.shape)}"
         )
-    if not scale > 0:
-        raise ValueError(f"Expected a scale above 0. Received: {scale=}")
+
+
+def check_temperature(temperature):
+    """Raises unless a temperature is above 0."""
+    if not temperature > 0:
+        raise ValueError(f"Expected a temperature above 0. Received: {temperature=}")
 
 
 def present_rows(labels, weights):

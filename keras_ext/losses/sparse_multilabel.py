@@ -6,7 +6,7 @@ from keras_ext.ops import MASKED, first_occurrences, float32_scores, is_masked, 
 from keras_ext.ops.labels import integer_labels, label_tensor, nan_unless_integers
 
 
-def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, stable=True):
+def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False):
     """`multilabel_categorical_crossentropy` from the indices of the true classes.
 
         log(1 + sum_{i false} exp(s_i)) + log(1 + sum_{i true} exp(-s_i))
@@ -21,7 +21,6 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, 
             that is no integer, such as NaN, the loss is NaN.
         y_pred: (..., classes), scores without activation.
         mask_zero: bool. If true, 0 is padding and class 0 is given up, as in bert4keras.
-        stable: bool. False computes the published formula, for comparison only.
 
     Returns:
         float32 (...).
@@ -65,19 +64,9 @@ def sparse_multilabel_categorical_crossentropy(y_true, y_pred, mask_zero=False, 
     true_scores = ops.take_along_axis(scores, labels, axis=-1)  # (b, k)
     valid = ops.logical_and(valid, ops.logical_not(is_masked(true_scores)))
     valid = first_occurrences(labels, valid)
-    if stable:
-        negative = log1p_sumexp(mask_labels(scores, labels, valid))
-    else:
-        negative = _published_negative(scores, ops.where(valid, true_scores, MASKED))
+    negative = log1p_sumexp(mask_labels(scores, labels, valid))
     loss = negative + log1p_sumexp(ops.where(valid, -true_scores, MASKED))
     return ops.reshape(loss, leading) * shown
-
-
-def _published_negative(scores, true_scores):
-    # The 0 is appended as published: so large are its errors that they depend on such details.
-    all_sum = ops.logsumexp(ops.pad(scores, [[0, 0], [0, 1]]), axis=-1)
-    true_share = ops.exp(ops.logsumexp(true_scores, axis=-1) - all_sum)
-    return all_sum + ops.log(ops.clip(1.0 - true_share, 1e-7, 1.0))
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -88,7 +77,6 @@ class SparseMultilabelCategoricalCrossentropy(keras.losses.Loss):
 
     Args:
         mask_zero: bool. If true, labels are padded with 0 and class 0 is given up.
-        stable: bool. False computes the published formula, for comparison only.
         reduction: how the losses of a batch become one, as in `keras.losses.Loss`.
         name: name of the loss.
         **kwargs: `dtype` of `keras.losses.Loss`.
@@ -102,19 +90,20 @@ class SparseMultilabelCategoricalCrossentropy(keras.losses.Loss):
     def __init__(
         self,
         mask_zero=False,
-        stable=True,
         reduction="sum_over_batch_size",
         name="sparse_multilabel_categorical_crossentropy",
         **kwargs,
     ):
         super().__init__(name=name, reduction=reduction, **kwargs)
         self.mask_zero = mask_zero
-        self.stable = stable
 
     def call(self, y_true, y_pred):
-        return sparse_multilabel_categorical_crossentropy(
-            y_true, y_pred, mask_zero=self.mask_zero, stable=self.stable
-        )
+        return sparse_multilabel_categorical_crossentropy(y_true, y_pred, self.mask_zero)
 
     def get_config(self):
-        return {**super().get_config(), "mask_zero": self.mask_zero, "stable": self.stable}
+        return {**super().get_config(), "mask_zero": self.mask_zero}
+
+    @classmethod
+    def from_config(cls, config):
+        # Earlier versions could compute the published formula, which is the same but for rounding.
+        return super().from_config({name: v for name, v in config.items() if name != "stable"})

@@ -146,8 +146,8 @@ class SpanF1(keras.metrics.Metric):
         everywhere = ops.ones(ops.shape(start_bias)[:2], "bool")
         pairs = mask_scores(pairs, valid_pairs(everywhere, self.tril_mask))
 
-        def add_type(head, counts):
-            start, end = (ops.take(bias, head, axis=-1) for bias in (start_bias, end_bias))
+        def add_type(index, counts):
+            start, end = (ops.take(bias, index, axis=-1) for bias in (start_bias, end_bias))
             above = self._above(pairs + start[:, :, None] + end[:, None, :])  # (b, n, n)
             return counts + ops.sum(ops.cast(above, "float32"), axis=(1, 2))
 

@@ -7,18 +7,19 @@ from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.position_embedding import PositionEmbedding
 from keras_ext.models.blocks import (
+    Residual,
     add_segments,
     attention_mask,
-    check_application,
     check_heads,
     encoder_inputs,
     keep_arguments,
     kept_config,
+    stack,
     token_embedding,
+    transformer_block,
     widen,
 )
 from keras_ext.models.heads import bert_heads
-from keras_ext.models.residual import Residual
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -79,6 +80,13 @@ class BertEncoder(keras.Model):
             called on more than `max_sequence_length` tokens (see `PositionEmbedding` for compiled
             functions).
 
+    Attributes:
+        blocks: tuple of the blocks, one for each of `num_layers`. A block has `layers`, a tuple of
+            its layers, the attention first, and `output`, a symbolic tensor (b, n, hidden_dim), for
+            models that read what stands between the blocks or treat blocks unlike. It is no part of
+            the config or of saved files: every encoder that is made or loaded has its own. What
+            `keras.models.clone_model` gives is a plain functional model, without it.
+
     Example:
 
     >>> import numpy as np
@@ -89,6 +97,12 @@ class BertEncoder(keras.Model):
     >>> batch = {"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": ids > 0}
     >>> tuple(encoder(batch).shape)
     (1, 4, 16)
+    >>> hidden_states = keras.Model(encoder.input, [block.output for block in encoder.blocks])
+    >>> len(hidden_states(batch))
+    1
+    >>> encoder.blocks[0].layers[0].trainable = False
+    >>> [weight.path for weight in encoder.trainable_weights if "Attention/" in weight.path]
+    []
 
     Source: Jacob Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers for
     Language Understanding, 2018, https://arxiv.org/abs/1810.04805
@@ -121,15 +135,13 @@ class BertEncoder(keras.Model):
         name=None,
         trainable=True,
     ):
-        check_application(application, num_segments)
-        channels = check_heads(hidden_dim, num_heads, head_size)
-        policy = keras.dtype_policies.get(dtype)
         activation = activations.get(activation)
+        arguments = dict(locals())
+        policy = keras.dtype_policies.get(dtype)
+        channels = check_heads(hidden_dim, num_heads, head_size)
 
         # === Layers ===
-        def initializer():
-            return keras.initializers.TruncatedNormal(stddev=0.02)
-
+        initializer = partial(keras.initializers.TruncatedNormal, stddev=0.02)
         norm = partial(keras.layers.LayerNormalization, epsilon=layer_norm_epsilon)
         joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
@@ -141,76 +153,37 @@ class BertEncoder(keras.Model):
             dtype=policy,
             name="Embedding-Position",
         )
+        attention = partial(
+            MultiHeadSelfAttention,
+            num_heads,
+            channels,
+            key_size,
+            hidden_dim,
+            attention_dropout=attention_dropout,
+        )
+        feed_forward = partial(FeedForward, intermediate_dim, activation)
 
         # === Functional model ===
         inputs = encoder_inputs(num_segments, custom_position_ids)
-        x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, initializer(), policy)
+        x = tokens(inputs["token_ids"])
+        x = add_segments(x, inputs, num_segments, initializer(), policy)
         x = position_embedding(x, positions=inputs.get("position_ids"))
         x = joined.first_norm(x)
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
         x = widen(x, hidden_dim, initializer(), policy)
         mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
-        for i in range(num_layers):
-            attention = MultiHeadSelfAttention(
-                num_heads,
-                channels,
-                key_size,
-                hidden_dim,
-                attention_dropout=attention_dropout,
-                **joined.attention_kernels(),
-                dtype=policy,
-                name=f"Transformer-{i}-MultiHeadSelfAttention",
-            )
-            feed_forward = FeedForward(
-                intermediate_dim,
-                activation,
-                kernel_initializer=joined.branch_kernel(),
-                dtype=policy,
-                name=f"Transformer-{i}-FeedForward",
-            )
-            x = joined.join(attention)(x, mask=mask, attention_mask=visible)
-            x = joined.join(feed_forward)(x)
+        blocks = (
+            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
+            for i in range(num_layers)
+        )
+        x, passed = stack(x, blocks, mask=mask, attention_mask=visible)
         x = joined.last_norm(x)
         outputs = bert_heads(
-            x,
-            tokens,
-            activation,
-            layer_norm_epsilon,
-            initializer,
-            policy,
-            pool=with_pool,
-            nsp=with_nsp,
-            mlm=with_mlm,
+            x, tokens, activation, norm, initializer, policy, with_pool, with_nsp, with_mlm
         )
         super().__init__(inputs, outputs, name=name)
-
-        # === Config ===
-        keep_arguments(
-            self,
-            policy,
-            trainable,
-            vocabulary_size=vocabulary_size,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            hidden_dim=hidden_dim,
-            intermediate_dim=intermediate_dim,
-            max_sequence_length=max_sequence_length,
-            num_segments=num_segments,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            activation=activation,
-            layer_norm_epsilon=layer_norm_epsilon,
-            with_pool=with_pool,
-            with_nsp=with_nsp,
-            with_mlm=with_mlm,
-            embedding_dim=embedding_dim,
-            head_size=head_size,
-            key_size=key_size,
-            hierarchical_position=hierarchical_position,
-            custom_position_ids=custom_position_ids,
-            application=application,
-            residual=residual,
-        )
+        self.blocks = passed
+        keep_arguments(self, arguments)
 
     def get_config(self):
         return kept_config(self)

@@ -6,7 +6,15 @@ from keras import ops
 from keras_ext.layers.bigram_embedding import BigramEmbedding
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
-from keras_ext.models.blocks import check_heads, encoder_inputs, pre_norm
+from keras_ext.models.blocks import (
+    Residual,
+    check_heads,
+    encoder_inputs,
+    keep_arguments,
+    kept_config,
+    stack,
+    transformer_block,
+)
 
 EPSILON = 1e-6
 
@@ -54,6 +62,9 @@ class BigramRoFormerEncoder(keras.Model):
     Raises:
         ValueError: if `num_heads` does not divide `hidden_dim`.
 
+    Attributes:
+        blocks: as those of `BertEncoder`; "Output-Norm" comes after the last.
+
     Example:
 
     >>> import numpy as np
@@ -80,7 +91,8 @@ class BigramRoFormerEncoder(keras.Model):
         name=None,
         trainable=True,
     ):
-        check_heads(hidden_dim, num_heads)
+        arguments = dict(locals())
+        channels = check_heads(hidden_dim, num_heads)
         policy = keras.dtype_policies.get(dtype)
 
         # === Layers ===
@@ -99,10 +111,11 @@ class BigramRoFormerEncoder(keras.Model):
             name="Embedding-Convolution",
         )
 
-        layer_norm = partial(keras.layers.LayerNormalization, epsilon=EPSILON)
-
-        def norm(name):
-            return layer_norm(dtype=policy, name=name)
+        norm = partial(keras.layers.LayerNormalization, epsilon=EPSILON, dtype=policy)
+        initializer = keras.initializers.GlorotUniform
+        joined = Residual("pre", num_layers, dropout, norm, initializer, policy)
+        attention = partial(MultiHeadSelfAttention, num_heads, channels, rope=True)
+        feed_forward = partial(FeedForward, intermediate_dim)
 
         def drop(name):
             return keras.layers.Dropout(dropout, dtype=policy, name=name)
@@ -123,53 +136,19 @@ class BigramRoFormerEncoder(keras.Model):
         # The kernel reaches over the end of the sentence: padding must look like the zeros there.
         token = ops.cast(ops.expand_dims(padding_mask, -1), policy.compute_dtype)
         x = x * token
-        x = norm("Embedding-Norm")(convolution(x))
+        x = norm(name="Embedding-Norm")(convolution(x))
         x = drop("Embedding-Norm-Dropout")(x)
-        for i in range(num_layers):
-            attention = MultiHeadSelfAttention(
-                num_heads,
-                hidden_dim // num_heads,
-                rope=True,
-                dtype=policy,
-                name=f"Transformer-{i}-MultiHeadSelfAttention",
-            )
-            feed_forward = FeedForward(
-                intermediate_dim, dtype=policy, name=f"Transformer-{i}-FeedForward"
-            )
-            x = pre_norm(attention, dropout, layer_norm)(x, mask=padding_mask)
-            x = pre_norm(feed_forward, dropout, layer_norm)(x)
+        blocks = (
+            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
+            for i in range(num_layers)
+        )
+        x, passed = stack(x, blocks, mask=padding_mask)
         # Padding is a zero vector before each norm, where the gradient is 1 / sqrt(epsilon) times
         # larger: none may come back from there.
-        output = norm("Output-Norm")(x) * token
+        output = joined.last_norm(x) * token
         super().__init__(inputs, output, name=name)
-
-        # === Config ===
-        self.dtype_policy = policy
-        self.trainable = trainable
-        self.vocabulary_size = vocabulary_size
-        self.bigram_buckets = bigram_buckets
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.hidden_dim = hidden_dim
-        self.intermediate_dim = intermediate_dim
-        self.embedding_dim = embedding_dim
-        self.kernel_size = kernel_size
-        self.dropout = dropout
-        self.token_dropout = token_dropout
+        self.blocks = passed
+        keep_arguments(self, arguments)
 
     def get_config(self):
-        return {
-            "vocabulary_size": self.vocabulary_size,
-            "bigram_buckets": self.bigram_buckets,
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "hidden_dim": self.hidden_dim,
-            "intermediate_dim": self.intermediate_dim,
-            "embedding_dim": self.embedding_dim,
-            "kernel_size": self.kernel_size,
-            "dropout": self.dropout,
-            "token_dropout": self.token_dropout,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
+        return kept_config(self)

@@ -1,9 +1,14 @@
 """The parts that the graphs of the encoders have in common."""
 
+from dataclasses import dataclass
+
 import keras
 
 from keras_ext import activations
 from keras_ext.layers.attention_mask import AttentionMask
+from keras_ext.ops.deepnorm import deepnorm_constants
+
+RESIDUALS = ("post", "pre", "deepnorm")
 
 
 def encoder_inputs(num_segments=2, custom_position_ids=False):
@@ -40,19 +45,6 @@ def check_heads(hidden_dim, num_heads, head_size=None):
     return hidden_dim // num_heads if head_size is None else head_size
 
 
-def check_application(application, num_segments):
-    """Raises ValueError unless the encoder can mask its attention so."""
-    if application not in ("encoder", "lm", "unilm"):
-        raise ValueError(
-            f"Expected an application 'encoder', 'lm' or 'unilm'. Received: {application=}"
-        )
-    if application == "unilm" and not num_segments:
-        raise ValueError(
-            "UniLM tells source and target apart by their segments. "
-            f"Received: {application=}, {num_segments=}"
-        )
-
-
 def attention_mask(inputs, application):
     """Which tokens see which, beside padding: None for an encoder.
 
@@ -62,7 +54,19 @@ def attention_mask(inputs, application):
 
     Returns:
         None, (1, n, n) or (b, n, n) bool.
+
+    Raises:
+        ValueError: for another application, or "unilm" without segments.
     """
+    if application not in ("encoder", "lm", "unilm"):
+        raise ValueError(
+            f"Expected an application 'encoder', 'lm' or 'unilm'. Received: {application=}"
+        )
+    if application == "unilm" and "segment_ids" not in inputs:
+        raise ValueError(
+            "UniLM tells source and target apart by their segments. "
+            f"Received: {application=}, num_segments=0"
+        )
     if application == "encoder":
         return None
     name = {"lm": "Attention-LM-Mask", "unilm": "Attention-UniLM-Mask"}[application]
@@ -140,68 +144,181 @@ def widen(x, width, initializer, policy, use_bias=True):
     return dense(x)
 
 
-def post_norm(layer, dropout, norm, alpha=1.0):
-    """The sub-block `norm(alpha x + dropout(layer(x)))`, as in the original transformer with 1.
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One block of an encoder, as it stands in its graph.
 
-    With another alpha the sum is float32 whatever the policy.
+    Attributes:
+        layers: tuple of its layers, for each branch the layer itself first, then the dropout, the
+            sum and the norm that join it to the residual stream. Blocks that share their weights
+            have the same.
+        output: symbolic tensor (b, n, d).
+    """
+
+    layers: tuple
+    output: keras.KerasTensor
+
+
+class Residual:
+    """How the layers of an encoder are joined to the residual stream, and what follows from it.
+
+        "post":      x = norm(x + dropout(layer(x)))
+        "pre":       x = x + dropout(layer(norm(x))),  no norm of the embeddings, one of the output
+        "deepnorm":  x = norm(alpha x + dropout(layer(x))),  kernels of the branches times beta
+
+    alpha and beta are the paper's `deepnorm_constants`; kernels begin as Xavier's there.
 
     Args:
-        layer: layer, (b, n, d) to (b, n, d); its name and dtype policy serve the others.
+        kind: "post", "pre" or "deepnorm".
+        num_layers: number of blocks of two layers each.
         dropout: float in [0, 1).
         norm: function of a name and a dtype policy that gives the normalisation.
-        alpha: float, that of DeepNorm. Defaults to 1.
+        initializer: function that gives a new initializer of a kernel, where it is not Xavier's.
+        policy: dtype policy of the layers.
+
+    Raises:
+        ValueError: for another `kind`.
+    """
+
+    def __init__(self, kind, num_layers, dropout, norm, initializer, policy):
+        if kind not in RESIDUALS:
+            raise ValueError(f"Expected a residual of {RESIDUALS}. Received: residual={kind!r}")
+        self.kind = kind
+        self.dropout = dropout
+        self.norm = norm
+        self.initializer = initializer
+        self.policy = policy
+        self.alpha, self.beta = deepnorm_constants(num_layers) if kind == "deepnorm" else (1.0, 1.0)
+
+    def attention_kernels(self):
+        """The arguments of an attention layer that say how its kernels begin."""
+        if self.kind != "deepnorm":
+            return {"kernel_initializer": self.initializer()}
+        return {"kernel_initializer": xavier(1.0), "value_initializer": xavier(self.beta)}
+
+    def branch_kernel(self):
+        """The initializer of the other kernels in the branches."""
+        return xavier(self.beta) if self.kind == "deepnorm" else self.initializer()
+
+    def first_norm(self, x):
+        """The normalised embeddings; they stay as they are before blocks that begin with a norm."""
+        return x if self.kind == "pre" else self.norm(dtype=self.policy, name="Embedding-Norm")(x)
+
+    def join(self, *layers):
+        """The block of some layers, each joined to the residual stream.
+
+        Args:
+            *layers: layers, (b, n, d) to (b, n, d).
+
+        Returns:
+            A function of x (b, n, d) and the call arguments of the first layer that gives a
+            `Block`. Called again, it shares all layers.
+        """
+        branches = [(layer, *self._joints(layer.name)) for layer in layers]
+
+        def block(x, **call_arguments):
+            for branch in branches:
+                x = self._branch(branch, x, **call_arguments)
+                call_arguments = {}
+            return Block(sum(branches, ()), x)
+
+        return block
+
+    def last_norm(self, x):
+        """The output; it is normalised after blocks that do not end with a norm."""
+        return self.norm(dtype=self.policy, name="Output-Norm")(x) if self.kind == "pre" else x
+
+    def _joints(self, name):
+        # alpha, rounded to bfloat16, would be off by up to 0.2 %, the same way in every block.
+        sum_policy = self.policy if self.alpha == 1.0 else "float32"
+        return (
+            keras.layers.Dropout(self.dropout, dtype=self.policy, name=f"{name}-Dropout"),
+            keras.layers.Add(dtype=sum_policy, name=f"{name}-Add"),
+            self.norm(dtype=self.policy, name=f"{name}-Norm"),
+        )
+
+    def _branch(self, branch, x, **call_arguments):
+        layer, drop, add, norm = branch
+        if self.kind == "pre":
+            return add([x, drop(layer(norm(x), **call_arguments))])
+        y = drop(layer(x, **call_arguments))
+        x = x if self.alpha == 1.0 else self.alpha * keras.ops.cast(x, "float32")
+        return norm(add([x, y]))
+
+
+def xavier(gain):
+    """The normal initializer of Xavier Glorot, of `gain` times the standard deviation."""
+    return keras.initializers.VarianceScaling(gain**2, "fan_avg", "truncated_normal")
+
+
+def transformer_block(name, residual, attention, feed_forward):
+    """The block of attention and feed-forward.
+
+    Args:
+        name: that of the block, such as "Transformer-0", with which its layers' begin.
+        residual: `Residual`, which joins them and says how their kernels begin.
+        attention: function of the other arguments of a layer (`functools.partial`) that gives the
+            `MultiHeadSelfAttention`.
+        feed_forward: the same for the `FeedForward`.
 
     Returns:
-        A function of x (b, n, d) and the call arguments of `layer`. Called again, it shares all
-        layers.
+        A function, as of `Residual.join`.
     """
-    # alpha, rounded to bfloat16, would be off by up to 0.2 %, the same way in every block.
-    enlarged = alpha != 1.0
-    drop, add, normalise = _parts(layer, dropout, norm, "float32" if enlarged else None)
-
-    def block(x, **call_arguments):
-        branch = drop(layer(x, **call_arguments))
-        residual = alpha * keras.ops.cast(x, "float32") if enlarged else x
-        return normalise(add([residual, branch]))
-
-    return block
+    policy = residual.policy
+    attend = attention(
+        **residual.attention_kernels(), dtype=policy, name=f"{name}-MultiHeadSelfAttention"
+    )
+    transform = feed_forward(
+        kernel_initializer=residual.branch_kernel(), dtype=policy, name=f"{name}-FeedForward"
+    )
+    return residual.join(attend, transform)
 
 
-def pre_norm(layer, dropout, norm):
-    """The sub-block `x + dropout(layer(norm(x)))`, which trains without a warm-up.
+def stack(x, blocks, **call_arguments):
+    """What blocks give, one after the other.
 
-    Args and Returns as in `post_norm`.
+    Args:
+        x: (b, n, d) tensor of the graph.
+        blocks: iterable of functions, as of `Residual.join`. A generator makes the layers of a
+            block after those before it have drawn their weights: so a seed gives each encoder the
+            weights that it always gave.
+        **call_arguments: those of the first layer of each block.
+
+    Returns:
+        (b, n, d), and tuple of `Block`.
     """
-    drop, add, normalise = _parts(layer, dropout, norm)
-
-    def block(x, **call_arguments):
-        return add([x, drop(layer(normalise(x), **call_arguments))])
-
-    return block
-
-
-def _parts(layer, dropout, norm, sum_policy=None):
-    policy, name = layer.dtype_policy, layer.name
-    drop = keras.layers.Dropout(dropout, dtype=policy, name=f"{name}-Dropout")
-    add = keras.layers.Add(dtype=sum_policy or policy, name=f"{name}-Add")
-    return drop, add, norm(name=f"{name}-Norm", dtype=policy)
+    passed = []
+    for block in blocks:
+        passed.append(block(x, **call_arguments))
+        x = passed[-1].output
+    # A tuple, in which Keras looks for no layers: a list would be watched and wrapped.
+    return x, tuple(passed)
 
 
-def keep_arguments(model, policy, trainable, **arguments):
-    """Keeps the arguments of an encoder as its attributes and as what `kept_config` gives."""
-    model.dtype_policy = policy
-    model.trainable = trainable
-    for name, value in arguments.items():
-        setattr(model, name, value)
-    model._argument_names = tuple(arguments)
+def keep_arguments(model, arguments):
+    """Keeps what an encoder was made with, as its attributes and as what `kept_config` gives.
+
+    Args:
+        model: the encoder, after `keras.Model.__init__`.
+        arguments: dict, a copy of what `locals()` gave before `__init__` had any other names: so no
+            argument can be forgotten.
+    """
+    model.dtype_policy = keras.dtype_policies.get(arguments["dtype"])
+    model.trainable = arguments["trainable"]
+    # Keras keeps these three itself, and Python adds the others.
+    known = ("dtype", "trainable", "name", "self", "__class__")
+    model._argument_names = tuple(name for name in arguments if name not in known)
+    for name in model._argument_names:
+        setattr(model, name, arguments[name])
 
 
 def kept_config(model):
     """The config of an encoder: the arguments it was made with."""
     config = {name: getattr(model, name) for name in model._argument_names}
+    if "activation" in config:
+        config["activation"] = activations.serialize(model.activation)
     return {
         **config,
-        "activation": activations.serialize(model.activation),
         "dtype": keras.dtype_policies.serialize(model.dtype_policy),
         "name": model.name,
         "trainable": model.trainable,

@@ -7,16 +7,18 @@ from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.position_embedding import PositionEmbedding
 from keras_ext.models.blocks import (
+    Residual,
     add_segments,
     check_heads,
     encoder_inputs,
     keep_arguments,
     kept_config,
+    stack,
     token_embedding,
+    transformer_block,
     widen,
 )
-from keras_ext.models.heads import output_activation
-from keras_ext.models.residual import Residual
+from keras_ext.models.heads import discriminator
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -29,49 +31,15 @@ class ElectraEncoder(keras.Model):
     W and b only where the embeddings have another width. The discriminator is
     `sigmoid(activation(x W + b) w + c)`, the probability that a token was replaced.
 
-    A functional model; its layers bear bert4keras' names. Freezing single layers is not part of
-    the config, freezing all of them (`trainable`) is.
-
     Args:
-        vocabulary_size: int, number of token ids.
-        num_layers: int, number of blocks.
-        num_heads: int, attention heads; divides `hidden_dim` unless `head_size` is given.
-        hidden_dim: int, width of the blocks and the output.
-        intermediate_dim: int, width inside the feed-forward.
-        max_sequence_length: int, the longest input. Defaults to 512.
-        num_segments: int, number of segment ids; 0: no input `segment_ids`. Defaults to 2.
-        dropout: float in [0, 1), after the embeddings and each layer. Defaults to 0.1.
-        attention_dropout: float in [0, 1), on the attention weights. Defaults to 0.1.
-        activation: name or function. Defaults to "gelu" (by the error function); "gelu_tanh" is
-            the approximation that Google's own code uses.
-        layer_norm_epsilon: float. Defaults to 1e-12; statistics are float32 in every precision.
         with_discriminator: bool or name of an activation (True: "sigmoid"; "linear" gives logits),
             whether to output the discriminator, too. Defaults to False.
-        embedding_dim: int, width of the embeddings. None: `hidden_dim`.
-        head_size: int, channels of a head. None: `hidden_dim / num_heads`.
-        key_size: int, channels of a query and a key in a head. None: those of a head.
-        hierarchical_position: float in (0, 1): positions up to `max_sequence_length` squared, see
-            `PositionEmbedding`. Defaults to None.
-        custom_position_ids: bool, whether positions are an input, too. Defaults to False.
-        residual: "post"; "pre": norms stand before the layers and at the output, none after the
-            embeddings; "deepnorm": post-norm for very deep encoders, with the paper's
-            `deepnorm_constants`; kernels begin as Xavier's. Files of other programs serve "post"
-            only. Defaults to "post".
-        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
-        name: name of the model.
-        trainable: bool. False freezes the model. Defaults to True.
-
-    Call arguments:
-        inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
-            true = token; with `custom_position_ids` also `position_ids` (b, n) float32.
 
     Returns:
         (b, n, hidden_dim) in the compute dtype; `with_discriminator` a dict of that as
         `sequence_output` and `discriminator` (b, n, 1) float32.
 
-    Raises:
-        ValueError: if `num_heads` does not divide `hidden_dim`; when called on more than
-            `max_sequence_length` tokens (see `PositionEmbedding` for compiled functions).
+    Other arguments, inputs, blocks and errors are those of `BertEncoder`.
 
     Example:
 
@@ -112,14 +80,13 @@ class ElectraEncoder(keras.Model):
         name=None,
         trainable=True,
     ):
-        channels = check_heads(hidden_dim, num_heads, head_size)
-        policy = keras.dtype_policies.get(dtype)
         activation = activations.get(activation)
+        arguments = dict(locals())
+        policy = keras.dtype_policies.get(dtype)
+        channels = check_heads(hidden_dim, num_heads, head_size)
 
         # === Layers ===
-        def initializer():
-            return keras.initializers.TruncatedNormal(stddev=0.02)
-
+        initializer = partial(keras.initializers.TruncatedNormal, stddev=0.02)
         norm = partial(keras.layers.LayerNormalization, epsilon=layer_norm_epsilon)
         joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
@@ -131,75 +98,34 @@ class ElectraEncoder(keras.Model):
             dtype=policy,
             name="Embedding-Position",
         )
+        attention = partial(
+            MultiHeadSelfAttention,
+            num_heads,
+            channels,
+            key_size,
+            hidden_dim,
+            attention_dropout=attention_dropout,
+        )
+        feed_forward = partial(FeedForward, intermediate_dim, activation)
 
         # === Functional model ===
         inputs = encoder_inputs(num_segments, custom_position_ids)
-        x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, initializer(), policy)
+        x = tokens(inputs["token_ids"])
+        x = add_segments(x, inputs, num_segments, initializer(), policy)
         x = position_embedding(x, positions=inputs.get("position_ids"))
         x = joined.first_norm(x)
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
         x = widen(x, hidden_dim, initializer(), policy)
-        mask = inputs["padding_mask"]
-        for i in range(num_layers):
-            attention = MultiHeadSelfAttention(
-                num_heads,
-                channels,
-                key_size,
-                hidden_dim,
-                attention_dropout=attention_dropout,
-                **joined.attention_kernels(),
-                dtype=policy,
-                name=f"Transformer-{i}-MultiHeadSelfAttention",
-            )
-            feed_forward = FeedForward(
-                intermediate_dim,
-                activation,
-                kernel_initializer=joined.branch_kernel(),
-                dtype=policy,
-                name=f"Transformer-{i}-FeedForward",
-            )
-            x = joined.join(attention)(x, mask=mask)
-            x = joined.join(feed_forward)(x)
-        x = joined.last_norm(x)
-        if with_discriminator:
-            y = keras.layers.Dense(
-                hidden_dim,
-                activation,
-                kernel_initializer=initializer(),
-                dtype=policy,
-                name="Discriminator-Dense",
-            )(x)
-            score = keras.layers.Dense(
-                1, kernel_initializer=initializer(), dtype=policy, name="Discriminator-Prediction"
-            )(y)
-            last = output_activation("Discriminator-Activation", with_discriminator, "sigmoid")
-            x = {"sequence_output": x, "discriminator": last(score)}
-        super().__init__(inputs, x, name=name)
-
-        # === Config ===
-        keep_arguments(
-            self,
-            policy,
-            trainable,
-            vocabulary_size=vocabulary_size,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            hidden_dim=hidden_dim,
-            intermediate_dim=intermediate_dim,
-            max_sequence_length=max_sequence_length,
-            num_segments=num_segments,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            activation=activation,
-            layer_norm_epsilon=layer_norm_epsilon,
-            with_discriminator=with_discriminator,
-            embedding_dim=embedding_dim,
-            head_size=head_size,
-            key_size=key_size,
-            hierarchical_position=hierarchical_position,
-            custom_position_ids=custom_position_ids,
-            residual=residual,
+        blocks = (
+            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
+            for i in range(num_layers)
         )
+        x, passed = stack(x, blocks, mask=inputs["padding_mask"])
+        x = joined.last_norm(x)
+        outputs = discriminator(x, activation, initializer, policy, with_discriminator)
+        super().__init__(inputs, outputs, name=name)
+        self.blocks = passed
+        keep_arguments(self, arguments)
 
     def get_config(self):
         return kept_config(self)

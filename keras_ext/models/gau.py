@@ -1,9 +1,23 @@
+from functools import partial
+
 import keras
 
 from keras_ext import activations
 from keras_ext.layers.attention_arguments import restored_scale, scale_config
-from keras_ext.models.blocks import check_application, keep_arguments, kept_config
-from keras_ext.models.gau_graph import gau_graph
+from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
+from keras_ext.layers.rms_norm import RMSNorm
+from keras_ext.models.blocks import (
+    Residual,
+    add_segments,
+    attention_mask,
+    encoder_inputs,
+    keep_arguments,
+    kept_config,
+    stack,
+    token_embedding,
+    widen,
+)
+from keras_ext.models.heads import bare_mlm
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -27,17 +41,8 @@ class GAUEncoder(keras.Model):
         hidden_dim: int, width of the blocks and the output.
         intermediate_dim: int, width inside the units. None: twice `hidden_dim`.
         key_size: int, channels of queries and keys. Defaults to 128.
-        num_segments: int, number of segment ids; 0: no input `segment_ids`. Defaults to 2.
-        dropout: float in [0, 1), after the embeddings and each layer. Defaults to 0.1.
-        attention_dropout: float in [0, 1), on the attention weights. Defaults to 0.1.
         activation: name or function. Defaults to "swish".
         layer_norm_epsilon: float. Defaults to 1e-7; statistics are float32 in every precision.
-        with_mlm: bool or name of an activation (True: "softmax"; "linear" gives logits), whether
-            to output a score of each id for each token, too. Defaults to False.
-        embedding_dim: int, width of the embeddings. None: `hidden_dim`.
-        custom_position_ids: bool, whether positions are an input, too. Defaults to False.
-        application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
-            itself, segment 1 what stands before. Defaults to "encoder".
         residual: "post"; "pre": norms stand before the units and at the output; "deepnorm": the
             constants of N / 2 blocks, all kernels of a unit begin as Xavier's times beta. Defaults
             to "post".
@@ -45,13 +50,6 @@ class GAUEncoder(keras.Model):
             rope_slope: those of `GatedAttentionUnit`.
         kernel_initializer: initializer of the kernels, but for "deepnorm". Defaults to
             "glorot_uniform".
-        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
-        name: name of the model.
-        trainable: bool. False freezes the model. Defaults to True.
-
-    Call arguments:
-        inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
-            true = token; with `custom_position_ids` also `position_ids` (b, n) float32.
 
     Returns:
         (b, n, hidden_dim) in the compute dtype; `with_mlm` a dict of that as `sequence_output` and
@@ -60,6 +58,9 @@ class GAUEncoder(keras.Model):
     Raises:
         ValueError: if `key_size` is odd; for "unilm" without segments; for an unknown or
             contradictory choice.
+
+    Other arguments, inputs and blocks are those of `BertEncoder`; a block is one unit, its first
+    layer the `GatedAttentionUnit`.
 
     Example:
 
@@ -104,70 +105,67 @@ class GAUEncoder(keras.Model):
         name=None,
         trainable=True,
     ):
-        check_application(application, num_segments)
-        policy = keras.dtype_policies.get(dtype)
+        activation = activations.get(activation)
+        attention_scale = restored_scale(attention_scale)
         kernel_initializer = keras.initializers.get(kernel_initializer)
+        arguments = dict(locals())
+        policy = keras.dtype_policies.get(dtype)
 
         # === Layers ===
-        unit = {
-            "units": intermediate_dim or 2 * hidden_dim,
-            "key_size": key_size,
-            "activation": activations.get(activation),
-            "use_bias": use_bias,
-            "normalization": normalization,
-            "attention_scale": restored_scale(attention_scale),
-            "attention_dropout": attention_dropout,
-            "rope": True,
-            "length_norm": length_norm,
-            "score_scale": score_scale,
-            "rope_window": rope_window,
-            "rope_slope": rope_slope,
-        }
-
-        def table():
-            return keras.initializers.VarianceScaling(1.0, "fan_out", "truncated_normal")
+        kernel = kernel_initializer.clone
+        table = partial(self._table_initializer, num_layers)
+        norm = partial(RMSNorm, epsilon=layer_norm_epsilon)
+        # Two units stand for a block of two layers.
+        joined = Residual(residual, (num_layers + 1) // 2, dropout, norm, kernel, policy)
+        width = embedding_dim or hidden_dim
+        tokens = token_embedding(vocabulary_size, width, table(), policy, bool(with_mlm))
+        unit = partial(
+            GatedAttentionUnit,
+            intermediate_dim or 2 * hidden_dim,
+            key_size,
+            activation,
+            use_bias,
+            normalization,
+            attention_scale=attention_scale,
+            attention_dropout=attention_dropout,
+            rope=True,
+            # A unit that knows itself to be causal needs no mask, and a product less with a window.
+            causal=application == "lm",
+            length_norm=length_norm,
+            score_scale=score_scale,
+            rope_window=rope_window,
+            rope_slope=rope_slope,
+            dtype=policy,
+        )
 
         # === Functional model ===
-        inputs, outputs = gau_graph(
-            unit,
-            kernel_initializer.clone,
-            table,
-            policy,
-            vocabulary_size=vocabulary_size,
-            num_layers=num_layers,
-            hidden_dim=hidden_dim,
-            embedding_dim=embedding_dim,
-            num_segments=num_segments,
-            dropout=dropout,
-            epsilon=layer_norm_epsilon,
-            with_mlm=with_mlm,
-            custom_position_ids=custom_position_ids,
-            application=application,
-            residual=residual,
+        inputs = encoder_inputs(num_segments, custom_position_ids)
+        x = tokens(inputs["token_ids"])
+        x = add_segments(x, inputs, num_segments, table(), policy)
+        x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
+        x = joined.first_norm(x)
+        x = widen(x, hidden_dim, kernel(), policy, use_bias)
+        visible = None if application == "lm" else attention_mask(inputs, application)
+        mask, positions = inputs["padding_mask"], inputs.get("position_ids")
+        blocks = (
+            joined.join(
+                unit(
+                    kernel_initializer=joined.branch_kernel(),
+                    name=f"Transformer-{i}-GatedAttentionUnit",
+                )
+            )
+            for i in range(num_layers)
         )
+        x, passed = stack(x, blocks, mask=mask, attention_mask=visible, positions=positions)
+        outputs = bare_mlm(joined.last_norm(x), tokens, dropout, kernel, policy, with_mlm)
         super().__init__(inputs, outputs, name=name)
+        self.blocks = passed
+        keep_arguments(self, arguments)
 
-        # === Config ===
-        given = {key: value for key, value in unit.items() if key not in ("units", "rope")}
-        keep_arguments(
-            self,
-            policy,
-            trainable,
-            vocabulary_size=vocabulary_size,
-            num_layers=num_layers,
-            hidden_dim=hidden_dim,
-            intermediate_dim=intermediate_dim,
-            num_segments=num_segments,
-            dropout=dropout,
-            layer_norm_epsilon=layer_norm_epsilon,
-            with_mlm=with_mlm,
-            embedding_dim=embedding_dim,
-            custom_position_ids=custom_position_ids,
-            application=application,
-            residual=residual,
-            kernel_initializer=kernel_initializer,
-            **given,
-        )
+    @staticmethod
+    def _table_initializer(num_layers):
+        """How the embeddings begin; the one thing in which a pretrained configuration differs."""
+        return keras.initializers.VarianceScaling(1.0, "fan_out", "truncated_normal")
 
     def get_config(self):
         return {

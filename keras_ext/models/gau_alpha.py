@@ -1,12 +1,12 @@
 import keras
 
 from keras_ext import activations
-from keras_ext.models.blocks import check_application, keep_arguments, kept_config
-from keras_ext.models.gau_graph import gau_graph
+from keras_ext.models.blocks import keep_arguments, kept_config
+from keras_ext.models.gau import GAUEncoder
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
-class GAUAlphaEncoder(keras.Model):
+class GAUAlphaEncoder(GAUEncoder):
     """GAU-alpha: gated attention units in place of attention and feed-forward.
 
         x = RMS(dropout(token embedding + segment embedding))
@@ -17,40 +17,10 @@ class GAUAlphaEncoder(keras.Model):
     turned by rotary position embedding. Two units have about the weights of one block of BERT, so a
     base model has 24. Weights begin with the variance 1 / (fan_in num_layers^(2/3)).
 
-    A functional model; its layers bear bert4keras' names. Freezing single layers is not part of
-    the config, freezing all of them (`trainable`) is.
-
     Args:
-        vocabulary_size: int, number of token ids.
-        num_layers: int, number of blocks.
-        hidden_dim: int, width of the blocks and the output.
         intermediate_dim: int, width inside the units, often twice `hidden_dim`.
-        key_size: int, channels of queries and keys. Defaults to 128.
-        num_segments: int, number of segment ids; 0: no input `segment_ids`. Defaults to 2.
-        dropout: float in [0, 1), after the embeddings and each layer. Defaults to 0.1.
-        attention_dropout: float in [0, 1), on the attention weights. Defaults to 0.1.
-        activation: name or function. Defaults to "swish".
-        layer_norm_epsilon: float. Defaults to 1e-7; statistics are float32 in every precision.
-        with_mlm: bool or name of an activation (True: "softmax"; "linear" gives logits), whether
-            to output a score of each id for each token, too. Defaults to False.
-        embedding_dim: int, width of the embeddings. None: `hidden_dim`.
-        custom_position_ids: bool, whether positions are an input, too. Defaults to False.
-        application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
-            itself, segment 1 what stands before. Defaults to "encoder".
-        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
-        name: name of the model.
-        trainable: bool. False freezes the model. Defaults to True.
 
-    Call arguments:
-        inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
-            true = token; with `custom_position_ids` also `position_ids` (b, n) float32.
-
-    Returns:
-        (b, n, hidden_dim) in the compute dtype; `with_mlm` a dict of that as `sequence_output` and
-        `mlm` (b, n, vocabulary_size) float32.
-
-    Raises:
-        ValueError: if `key_size` is odd; for "unilm" without segments.
+    Other arguments, inputs, outputs, blocks and errors are those of `GAUEncoder`.
 
     Example:
 
@@ -86,67 +56,39 @@ class GAUAlphaEncoder(keras.Model):
         name=None,
         trainable=True,
     ):
-        check_application(application, num_segments)
-        policy = keras.dtype_policies.get(dtype)
         activation = activations.get(activation)
-        scale = num_layers ** (-2 / 3)
-
-        # === Layers ===
-        def kernel():
-            return keras.initializers.VarianceScaling(scale, "fan_in", "truncated_normal")
-
-        def table():
-            return keras.initializers.VarianceScaling(scale, "fan_out", "truncated_normal")
-
-        unit = {
-            "units": intermediate_dim,
-            "key_size": key_size,
-            "activation": activation,
-            "use_bias": False,
-            "normalization": "softmax_plus",
-            "attention_dropout": attention_dropout,
-            "rope": True,
-        }
-
-        # === Functional model ===
-        inputs, outputs = gau_graph(
-            unit,
-            kernel,
-            table,
-            policy,
-            vocabulary_size=vocabulary_size,
-            num_layers=num_layers,
-            hidden_dim=hidden_dim,
-            embedding_dim=embedding_dim,
-            num_segments=num_segments,
-            dropout=dropout,
-            epsilon=layer_norm_epsilon,
-            with_mlm=with_mlm,
-            custom_position_ids=custom_position_ids,
-            application=application,
+        arguments = dict(locals())
+        super().__init__(
+            vocabulary_size,
+            num_layers,
+            hidden_dim,
+            intermediate_dim,
+            key_size,
+            num_segments,
+            dropout,
+            attention_dropout,
+            activation,
+            layer_norm_epsilon,
+            with_mlm,
+            embedding_dim,
+            custom_position_ids,
+            application,
+            use_bias=False,
+            normalization="softmax_plus",
+            kernel_initializer=_initializer(num_layers, "fan_in"),
+            dtype=dtype,
+            name=name,
+            trainable=trainable,
         )
-        super().__init__(inputs, outputs, name=name)
+        keep_arguments(self, arguments)
 
-        # === Config ===
-        keep_arguments(
-            self,
-            policy,
-            trainable,
-            vocabulary_size=vocabulary_size,
-            num_layers=num_layers,
-            hidden_dim=hidden_dim,
-            intermediate_dim=intermediate_dim,
-            key_size=key_size,
-            num_segments=num_segments,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            activation=activation,
-            layer_norm_epsilon=layer_norm_epsilon,
-            with_mlm=with_mlm,
-            embedding_dim=embedding_dim,
-            custom_position_ids=custom_position_ids,
-            application=application,
-        )
+    @staticmethod
+    def _table_initializer(num_layers):
+        return _initializer(num_layers, "fan_out")
 
     def get_config(self):
         return kept_config(self)
+
+
+def _initializer(num_layers, mode):
+    return keras.initializers.VarianceScaling(num_layers ** (-2 / 3), mode, "truncated_normal")

@@ -21,7 +21,7 @@ def output_activation(name, given, default):
     return keras.layers.Activation(activation, dtype="float32", name=name)
 
 
-def bert_heads(x, embedding, activation, epsilon, initializer, policy, pool, nsp, mlm):
+def bert_heads(x, embedding, activation, norm, initializer, policy, pool, nsp, mlm):
     """The outputs of an encoder with BERT's heads.
 
         pooled = act(x_0 W + b);  nsp = softmax(pooled W + b)
@@ -31,7 +31,7 @@ def bert_heads(x, embedding, activation, epsilon, initializer, policy, pool, nsp
         x: (b, n, d) tensor of the graph, the hidden states.
         embedding: `keras.layers.ReversibleEmbedding`, the table of the tokens, if `mlm`.
         activation: function, that of the masked language model's dense layer.
-        epsilon: float, that of the normalisation.
+        norm: function of a name and a dtype policy that gives the normalisation.
         initializer: function that gives a new initializer of a kernel.
         policy: dtype policy of the layers.
         pool: bool or name of an activation (True: "tanh"), whether to give `pooled_output`.
@@ -58,8 +58,8 @@ def bert_heads(x, embedding, activation, epsilon, initializer, policy, pool, nsp
         outputs["nsp"] = output_activation("NSP-Activation", True, "softmax")(scores)
     if mlm:
         y = dense(embedding.output_dim, "MLM-Dense", activation)(x)
-        norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="MLM-Norm")
-        scores = embedding(norm(y), reverse=True)
+        y = norm(dtype=policy, name="MLM-Norm")(y)
+        scores = embedding(y, reverse=True)
         scores = ScaleOffset(scale=False, dtype=policy, name="MLM-Bias")(scores)
         outputs["mlm"] = output_activation("MLM-Activation", mlm, "softmax")(scores)
     return outputs if len(outputs) > 1 else x
@@ -98,3 +98,32 @@ def bare_mlm(x, embedding, dropout, initializer, policy, mlm):
         "sequence_output": x,
         "mlm": output_activation("Output-MLM-Activation", mlm, "softmax")(scores),
     }
+
+
+def discriminator(x, activation, initializer, policy, given):
+    """The outputs of an encoder with ELECTRA's head.
+
+        discriminator = sigmoid(activation(x W + b) w + c)
+
+    Args:
+        x: (b, n, d) tensor of the graph, the hidden states.
+        activation: function, that of the dense layer.
+        initializer: function that gives a new initializer of a kernel.
+        policy: dtype policy of the layers.
+        given: bool or name of an activation (True: "sigmoid"; "linear" gives logits).
+
+    Returns:
+        `x` without the head, else dict of `sequence_output` and `discriminator` (b, n, 1) float32.
+    """
+    if not given:
+        return x
+
+    def dense(units, name, activation=None):
+        return keras.layers.Dense(
+            units, activation, kernel_initializer=initializer(), dtype=policy, name=name
+        )
+
+    y = dense(x.shape[-1], "Discriminator-Dense", activation)(x)
+    scores = dense(1, "Discriminator-Prediction")(y)
+    last = output_activation("Discriminator-Activation", given, "sigmoid")
+    return {"sequence_output": x, "discriminator": last(scores)}

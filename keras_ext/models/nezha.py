@@ -7,18 +7,19 @@ from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.relative_position_embedding import RelativePositionEmbedding
 from keras_ext.models.blocks import (
+    Residual,
     add_segments,
     attention_mask,
-    check_application,
     check_heads,
     encoder_inputs,
     keep_arguments,
     kept_config,
+    stack,
     token_embedding,
+    transformer_block,
     widen,
 )
 from keras_ext.models.heads import bert_heads
-from keras_ext.models.residual import Residual
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -32,51 +33,14 @@ class NezhaEncoder(keras.Model):
     `max_relative_position` on both sides (see `MultiHeadSelfAttention`), so no length is the
     longest. That vector is a weight, not trained, of `Embedding-Relative-Position`.
 
-    A functional model; its layers bear bert4keras' names. Freezing single layers is not part of
-    the config, freezing all of them (`trainable`) is.
-
     Args:
-        vocabulary_size: int, number of token ids.
-        num_layers: int, number of blocks.
-        num_heads: int, attention heads; divides `hidden_dim` unless `head_size` is given.
-        hidden_dim: int, width of the blocks and the output.
-        intermediate_dim: int, width inside the feed-forward.
         max_relative_position: int, the largest distance that is told apart. Defaults to 64.
-        num_segments: int, number of segment ids; 0: no input `segment_ids`. Defaults to 2.
-        dropout: float in [0, 1), after the embeddings and each layer. Defaults to 0.1.
-        attention_dropout: float in [0, 1), on the attention weights. Defaults to 0.1.
-        activation: name or function. Defaults to "gelu" (by the error function); "gelu_tanh" is
-            the approximation that Google's own code uses.
         layer_norm_epsilon: float. Defaults to 1e-7; statistics are float32 in every precision.
-        with_pool: bool or name of an activation (True: "tanh"), whether to output a vector of the
-            sentence, too. Defaults to False.
-        with_nsp: bool, whether to output next sentence probabilities, too. Defaults to False.
-        with_mlm: bool or name of an activation (True: "softmax"; "linear" gives logits), whether
-            to output a score of each id for each token, too. Defaults to False.
-        embedding_dim: int, width of the embeddings. None: `hidden_dim`.
-        head_size: int, channels of a head. None: `hidden_dim / num_heads`.
-        application: "encoder"; "lm": a token sees those before it; "unilm": segment 0 sees
-            itself, segment 1 what stands before. Defaults to "encoder".
-        residual: "post"; "pre": norms stand before the layers and at the output, none after the
-            embeddings; "deepnorm": post-norm for very deep encoders, with the paper's
-            `deepnorm_constants`; kernels begin as Xavier's. Files of other programs serve "post"
-            only. Defaults to "post".
-        dtype: dtype policy of all layers, or its name. Defaults to the global policy.
-        name: name of the model.
-        trainable: bool. False freezes the model. Defaults to True.
-
-    Call arguments:
-        inputs: dict of `token_ids` and `segment_ids` (b, n) int32 and `padding_mask` (b, n) bool,
-            true = token.
-
-    Returns:
-        (b, n, hidden_dim) in the compute dtype. With heads a dict of that as `sequence_output` and,
-        as present, `pooled_output` (b, hidden_dim), `nsp` (b, 2) float32 and `mlm`
-        (b, n, vocabulary_size) float32.
 
     Raises:
-        ValueError: if `num_heads` does not divide `hidden_dim`, or heads have an odd size; for
-            "unilm" without segments.
+        ValueError: also if heads have an odd size; any length is allowed.
+
+    Other arguments, inputs, outputs, blocks and errors are those of `BertEncoder`.
 
     Example:
 
@@ -117,15 +81,13 @@ class NezhaEncoder(keras.Model):
         name=None,
         trainable=True,
     ):
-        check_application(application, num_segments)
-        channels = check_heads(hidden_dim, num_heads, head_size)
-        policy = keras.dtype_policies.get(dtype)
         activation = activations.get(activation)
+        arguments = dict(locals())
+        policy = keras.dtype_policies.get(dtype)
+        channels = check_heads(hidden_dim, num_heads, head_size)
 
         # === Layers ===
-        def initializer():
-            return keras.initializers.TruncatedNormal(stddev=0.02)
-
+        initializer = partial(keras.initializers.TruncatedNormal, stddev=0.02)
         norm = partial(keras.layers.LayerNormalization, epsilon=layer_norm_epsilon)
         joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
@@ -136,74 +98,38 @@ class NezhaEncoder(keras.Model):
             dtype=policy,
             name="Embedding-Relative-Position",
         )
+        attention = partial(
+            MultiHeadSelfAttention,
+            num_heads,
+            channels,
+            output_dim=hidden_dim,
+            attention_dropout=attention_dropout,
+        )
+        feed_forward = partial(FeedForward, intermediate_dim, activation)
 
         # === Functional model ===
         inputs = encoder_inputs(num_segments)
-        x = add_segments(tokens(inputs["token_ids"]), inputs, num_segments, initializer(), policy)
+        x = tokens(inputs["token_ids"])
+        x = add_segments(x, inputs, num_segments, initializer(), policy)
         x = joined.first_norm(x)
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
         x = widen(x, hidden_dim, initializer(), policy)
         mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
         relative = relative_embedding(x)
-        for i in range(num_layers):
-            attention = MultiHeadSelfAttention(
-                num_heads,
-                channels,
-                output_dim=hidden_dim,
-                attention_dropout=attention_dropout,
-                **joined.attention_kernels(),
-                dtype=policy,
-                name=f"Transformer-{i}-MultiHeadSelfAttention",
-            )
-            feed_forward = FeedForward(
-                intermediate_dim,
-                activation,
-                kernel_initializer=joined.branch_kernel(),
-                dtype=policy,
-                name=f"Transformer-{i}-FeedForward",
-            )
-            x = joined.join(attention)(
-                x, mask=mask, attention_mask=visible, relative_embeddings=relative
-            )
-            x = joined.join(feed_forward)(x)
+        blocks = (
+            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
+            for i in range(num_layers)
+        )
+        x, passed = stack(
+            x, blocks, mask=mask, attention_mask=visible, relative_embeddings=relative
+        )
         x = joined.last_norm(x)
         outputs = bert_heads(
-            x,
-            tokens,
-            activation,
-            layer_norm_epsilon,
-            initializer,
-            policy,
-            pool=with_pool,
-            nsp=with_nsp,
-            mlm=with_mlm,
+            x, tokens, activation, norm, initializer, policy, with_pool, with_nsp, with_mlm
         )
         super().__init__(inputs, outputs, name=name)
-
-        # === Config ===
-        keep_arguments(
-            self,
-            policy,
-            trainable,
-            vocabulary_size=vocabulary_size,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            hidden_dim=hidden_dim,
-            intermediate_dim=intermediate_dim,
-            max_relative_position=max_relative_position,
-            num_segments=num_segments,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            activation=activation,
-            layer_norm_epsilon=layer_norm_epsilon,
-            with_pool=with_pool,
-            with_nsp=with_nsp,
-            with_mlm=with_mlm,
-            embedding_dim=embedding_dim,
-            head_size=head_size,
-            application=application,
-            residual=residual,
-        )
+        self.blocks = passed
+        keep_arguments(self, arguments)
 
     def get_config(self):
         return kept_config(self)

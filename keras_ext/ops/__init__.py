@@ -1,6 +1,5 @@
 """Pure tensor functions: masking, rotary positions, span scores."""
 
-from keras_ext.ops.attention_normalization import normalize_attention
 from keras_ext.ops.attention_scale import Cosine, GradMax, LogN, get_attention_scale
 from keras_ext.ops.attention_scores import attention_scores
 from keras_ext.ops.deepnorm import deepnorm_constants
@@ -12,7 +11,6 @@ from keras_ext.ops.masking import (
     is_masked,
     mask_scores,
     mask_value,
-    masked_logsumexp,
     masked_softmax,
 )
 from keras_ext.ops.pooling import pool
@@ -54,9 +52,7 @@ __all__ = [
     "mask_labels",
     "mask_scores",
     "mask_value",
-    "masked_logsumexp",
     "masked_softmax",
-    "normalize_attention",
     "pool",
     "rotary_angles",
     "score_function",

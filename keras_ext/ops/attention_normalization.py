@@ -4,60 +4,9 @@ import math
 
 from keras import ops
 
-from keras_ext.ops.masking import float32_scores, masked_softmax
-from keras_ext.ops.visible_keys import count_keys
+from keras_ext.ops.masking import masked_softmax
 
 NORMALIZATIONS = ("softmax", "softmax_plus", "squared_relu")
-
-
-def normalize_attention(scores, mask=None, method="softmax", length=None, power=1):
-    """The weights with which a query gathers from its visible keys, computed in float32.
-
-        softmax:       w_j = exp(s_j) / sum_k exp(s_k)
-        softmax_plus:  the softmax of s_j * log(max(l, 16)) / log(512)
-        squared_relu:  w_j = max(s_j, 0)^2 / l^power
-
-    with j and k over the visible keys and l their number. The factor of `softmax_plus` holds the
-    entropy of the weights where it would grow with l; it is 1 at 512 keys. The weights of
-    `squared_relu` do not add up to 1.
-
-    A row with no visible key gives 0, in value and in gradient. A key that is not visible may
-    have any score, even NaN.
-
-    Args:
-        scores: tensor of a floating point dtype, (..., n, m): n queries, m keys.
-        mask: boolean tensor that broadcasts to the shape of `scores`; true = visible. Only this
-            counts for l, a low score does not hide its key. None: all are visible.
-        method: "softmax", "softmax_plus" or "squared_relu".
-        length: number in place of l, for `squared_relu`, or None.
-        power: number, 1, or 2 as in the paper, for `squared_relu`.
-
-    Returns:
-        float32 tensor of the shape of `scores`, 0 where a key is not visible.
-
-    Raises:
-        ValueError: for an unknown `method`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> scores = np.array([[2.0, -1.0, 4.0]], "float32")
-    >>> mask = np.array([[True, True, False]])
-    >>> np.array(normalize_attention(scores, mask, "squared_relu")).round(4).tolist()
-    [[2.0, 0.0, 0.0]]
-
-    Source: Weizhe Hua et al., Transformer Quality in Linear Time, 2022,
-    https://arxiv.org/abs/2202.10447 (squared_relu); Jianlin Su, the scale of attention seen from
-    the invariance of entropy, 2021, https://kexue.fm/archives/8823 (softmax_plus)
-    """
-    if method not in NORMALIZATIONS:
-        raise ValueError(
-            f"Unknown normalization of attention, expected one of {NORMALIZATIONS}. "
-            f"Received: {method=}"
-        )
-    scores = float32_scores(scores)
-    keys = count_keys(mask, ops.shape(scores)[-1])
-    return weigh_scores(scores * score_factor(keys, method, length, power), mask, method)
 
 
 def score_factor(keys, method="softmax", length=None, power=1):
@@ -65,7 +14,8 @@ def score_factor(keys, method="softmax", length=None, power=1):
 
         softmax: 1;  softmax_plus: log(max(l, 16)) / log(512);  squared_relu: l^(-power / 2)
 
-    Multiplying the queries by it costs less than multiplying the scores.
+    The factor of `softmax_plus` holds the entropy of the weights where it would grow with l; it is
+    1 at 512 keys. Multiplying the queries by it costs less than multiplying the scores.
 
     Args:
         keys: float32 tensor, l, the number of keys that each query sees.
@@ -80,6 +30,10 @@ def score_factor(keys, method="softmax", length=None, power=1):
 
     >>> float(score_factor(512.0, "softmax_plus"))
     1.0
+
+    Source: Weizhe Hua et al., Transformer Quality in Linear Time, 2022,
+    https://arxiv.org/abs/2202.10447 (squared_relu); Jianlin Su, the scale of attention seen from
+    the invariance of entropy, 2021, https://kexue.fm/archives/8823 (softmax_plus)
     """
     if method == "softmax":
         return 1.0
@@ -92,6 +46,12 @@ def score_factor(keys, method="softmax", length=None, power=1):
 
 def weigh_scores(scores, mask=None, method="softmax"):
     """The weights of scores that have been multiplied by `score_factor`.
+
+        softmax, softmax_plus:  w_j = exp(s_j) / sum_k exp(s_k);  squared_relu:  w_j = max(s_j, 0)^2
+
+    with j and k over the visible keys. The weights of `squared_relu` do not add up to 1. A row with
+    no visible key gives 0, in value and in gradient. A key that is not visible may have any score,
+    even NaN; a low score does not hide its key.
 
     Args:
         scores: float32 tensor, (..., n, m).

@@ -114,12 +114,12 @@ def _typewise_gradient(pairs, start_bias, end_bias, result, upstream):
     starts, ends = _types_first(start_bias), _types_first(end_bias)
     log_sums, weights = ops.transpose(result), ops.transpose(upstream)  # (heads, b)
 
-    def add_type(head, gradients):
+    def add_type(index, gradients):
         d_pairs, d_starts, d_ends = gradients
-        scores = pairs + starts[head][:, :, None] + ends[head][:, None, :]  # (b, n, n)
-        share = ops.exp(scores - log_sums[head][:, None, None]) * weights[head][:, None, None]
-        d_starts = ops.slice_update(d_starts, (head, 0, 0), ops.sum(share, axis=2)[None])
-        d_ends = ops.slice_update(d_ends, (head, 0, 0), ops.sum(share, axis=1)[None])
+        scores = pairs + starts[index][:, :, None] + ends[index][:, None, :]  # (b, n, n)
+        share = ops.exp(scores - log_sums[index][:, None, None]) * weights[index][:, None, None]
+        d_starts = ops.slice_update(d_starts, (index, 0, 0), ops.sum(share, axis=2)[None])
+        d_ends = ops.slice_update(d_ends, (index, 0, 0), ops.sum(share, axis=1)[None])
         return d_pairs + share, d_starts, d_ends
 
     d_pairs, d_starts, d_ends = ops.fori_loop(

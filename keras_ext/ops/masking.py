@@ -153,36 +153,3 @@ def masked_softmax(scores, mask=None, axis=-1):
     if mask is not None:
         probabilities = ops.where(mask, probabilities, 0.0)
     return ops.cast(probabilities, scores.dtype)
-
-
-def masked_logsumexp(scores, mask=None, axis=-1):
-    """`log(sum(exp(scores)))` over the positions where `mask` is true, computed in float32.
-
-    A row with no unmasked position gives 0, in value and in gradient, where the usual formula
-    gives -inf and NaN.
-
-    Args:
-        scores: tensor of a floating point dtype, any shape.
-        mask: boolean tensor that broadcasts to the shape of `scores`; true keeps. None keeps all.
-        axis: int, the axis to reduce.
-
-    Returns:
-        float32 tensor, the shape of `scores` without `axis`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> scores = np.zeros((2, 4), "float32")
-    >>> mask = np.array([[True, True, False, False], [False] * 4])
-    >>> [f"{x:.4f}" for x in np.array(masked_logsumexp(scores, mask))]
-    ['0.6931', '0.0000']
-    """
-    values = float32_scores(scores)
-    if mask is None:
-        return ops.logsumexp(values, axis=axis)
-    mask = ops.broadcast_to(mask, ops.shape(values))
-    # The empty row's inputs are replaced before the reduction: a gradient that passes through
-    # a discarded branch must be finite, too.
-    values = mask_scores(values, mask)
-    result = ops.logsumexp(values, axis=axis)
-    return ops.where(ops.any(mask, axis=axis), result, 0.0)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_ext.keras_internals import averages, place_of
+from keras_ext.optimizers.nested import innermost, side_by_side
 from keras_ext.optimizers.wrapper import OptimizerWrapper
 
 
@@ -66,7 +68,7 @@ class AdjustedUpdate(OptimizerWrapper):
         base = innermost(self)
         average = None
         if base.use_ema:
-            average = base._model_variables_moving_average[base._get_variable_index(variable)]
+            average = averages(base)[place_of(variable, base)]
         after = None if average is None else ops.copy(variable)
         variable.assign(value)
         if constrain and variable.constraint is not None:
@@ -75,13 +77,6 @@ class AdjustedUpdate(OptimizerWrapper):
             # It is linear in the weight: the difference is added with the same factor.
             factor = ops.cast(1.0 - ops.where(first, 0.0, base.ema_momentum), after.dtype)
             average.assign(average + factor * (variable - after))
-
-
-def innermost(optimizer):
-    """The Keras optimizer at the centre of a stack of wrappers."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
 
 
 def check_base(wrapper):
@@ -95,7 +90,7 @@ def check_base(wrapper):
     """
     base = innermost(wrapper)
     reason = None
-    for optimizer in getattr(base, "optimizers", [base]):
+    for optimizer in side_by_side(base):
         if isinstance(optimizer, (keras.optimizers.ScheduleFreeAdamW, keras.optimizers.Ftrl)):
             reason = "its slots hold the weights, and the next update would undo the change"
         elif getattr(optimizer, "count_micro_steps", False):

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_ext.optimizers.nested import innermost, side_by_side
 from keras_ext.optimizers.replicas import squared_norm, sum_over_replicas
 
 
@@ -20,14 +21,8 @@ def all_finite(gradients, optimizer):
         Boolean scalar, the same on all replicas.
     """
     norms = [squared_norm(gradient) for gradient in gradients if gradient is not None]
-    rates = [ops.cast(rate, "float32") for rate in _learning_rates(optimizer)]
+    parts = side_by_side(innermost(optimizer))
+    rates = [ops.cast(part.learning_rate, "float32") for part in parts]
     total = ops.sum(ops.stack([*norms, *rates]))
     (bad,) = sum_over_replicas([1.0 - ops.cast(ops.isfinite(total), "float32")])
     return ops.equal(bad, 0.0)
-
-
-def _learning_rates(optimizer):
-    """Its learning rate, or those of a `keras.optimizers.MultiOptimizer` in it."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return [each.learning_rate for each in getattr(optimizer, "optimizers", [optimizer])]

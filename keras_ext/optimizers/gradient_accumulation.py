@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ext.keras_internals import place_of, trained_by, without_missing
 from keras_ext.ops.settings import whole
 from keras_ext.optimizers.replicas import (
     on_all_replicas,
@@ -75,7 +76,7 @@ class GradientAccumulation(OptimizerWrapper):
     def build(self, variables):
         if self.built:
             return
-        overwritten = [v.path for v in variables if self._overwrite_variable_with_gradient(v)]
+        overwritten = [v.path for v in variables if v.overwrite_with_gradient]
         if overwritten:
             raise ValueError(
                 "GradientAccumulation cannot train a layer in float8: the gradients of its scales "
@@ -92,7 +93,7 @@ class GradientAccumulation(OptimizerWrapper):
         self._given_before = None
 
     def update(self, gradients, variables):
-        gradients, variables = self._filter_empty_gradients(gradients, variables)
+        gradients, variables = without_missing(gradients, variables, self)
         self._check_same_variables(variables)
         summed = sum_over_replicas(gradients)
         for gradient, variable in zip(summed, variables, strict=True):
@@ -103,7 +104,7 @@ class GradientAccumulation(OptimizerWrapper):
             self.pending_steps >= self.steps,
             lambda _: self._apply_window(variables),
             [],
-            self.variables + self._trainable_variables,
+            self.variables + trained_by(self),
         )
 
     def flush(self):
@@ -115,7 +116,7 @@ class GradientAccumulation(OptimizerWrapper):
         if not self.built or int(ops.convert_to_numpy(self.pending_steps)) == 0:
             return
         given = ops.convert_to_numpy(self._given)
-        variables = [self._trainable_variables[i] for i in np.flatnonzero(given)]
+        variables = [trained_by(self)[i] for i in np.flatnonzero(given)]
         on_all_replicas(self, lambda: self._apply_window(variables))
 
     def _apply_window(self, variables):
@@ -129,16 +130,16 @@ class GradientAccumulation(OptimizerWrapper):
         self.pending_steps.assign(0)
 
     def _accumulator(self, variable):
-        return self._accumulators[self._get_variable_index(variable)]
+        return self._accumulators[place_of(variable, self)]
 
     def _check_same_variables(self, variables):
         """A compiled step cannot ask which variables had a gradient in another one."""
-        given = [0] * len(self._trainable_variables)
+        given = [0] * len(trained_by(self))
         for variable in variables:
-            given[self._get_variable_index(variable)] = 1
+            given[place_of(variable, self)] = 1
         if self._given_before not in (None, given):
             changed = np.flatnonzero(np.not_equal(given, self._given_before))[:5]
-            paths = [self._trainable_variables[i].path for i in changed]
+            paths = [trained_by(self)[i].path for i in changed]
             raise ValueError(
                 "The steps of a window must give gradients of the same variables. Expected zeros "
                 "where there is no gradient for once, or a new optimizer where other variables "

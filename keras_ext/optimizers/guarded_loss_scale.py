@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ext.keras_internals import trained_by
 from keras_ext.ops.settings import effective, whole
 from keras_ext.optimizers.finite import all_finite
 from keras_ext.optimizers.non_finite_guard import NonFiniteGuard, add_counters, count
@@ -131,7 +132,7 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
         scale = ops.convert_to_tensor(self.dynamic_scale)
         gradients = [
             gradient
-            if gradient is None or self._overwrite_variable_with_gradient(variable)
+            if gradient is None or variable.overwrite_with_gradient
             else ops.divide(gradient, scale)
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
@@ -142,7 +143,7 @@ class GuardedLossScale(keras.optimizers.LossScaleOptimizer):
             applied,
             lambda gradients: self.inner_optimizer.apply(gradients, variables),
             gradients,
-            self.variables + self._trainable_variables,
+            self.variables + trained_by(self),
         )
         if self.dynamic:
             self._adapt(good, scale)

@@ -50,13 +50,29 @@ def is_vector(variable):
     return kind(variable) not in ("table", "matrix")
 
 
+def vectors(variables, pattern=None, argument=None):
+    """Which variables are not matrices, so that neither decay nor the size of the weight is for them.
+
+    Args:
+        variables: list of `keras.Variable`.
+        pattern: str, in place of the rule `is_vector`: as in `matching`; or None.
+        argument: str, as there.
+
+    Returns:
+        A list of bools.
+    """
+    if pattern is not None:
+        return matching(variables, pattern, argument)
+    return [is_vector(variable) for variable in variables]
+
+
 def undecayed(variables):
     """The variables that weight decay leaves alone: biases, gains, temperatures, other vectors.
 
     They are for `exclude_from_weight_decay(var_list=...)`. Its `var_names` are looked for in the
     whole path on TensorFlow, where the kernel of a layer named "beta_dense" is a "beta".
     """
-    return [variable for variable in variables if is_vector(variable)]
+    return [v for v, alone in zip(variables, vectors(variables), strict=True) if alone]
 
 
 def matching(variables, pattern, argument):

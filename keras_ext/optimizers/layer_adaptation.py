@@ -1,8 +1,10 @@
 import keras
 from keras import ops
 
-from keras_ext.optimizers.adjusted_update import AdjustedUpdate, innermost
-from keras_ext.optimizers.kinds import is_vector, matching
+from keras_ext.keras_internals import place_of
+from keras_ext.optimizers.adjusted_update import AdjustedUpdate
+from keras_ext.optimizers.kinds import matching, vectors
+from keras_ext.optimizers.nested import innermost
 from keras_ext.optimizers.parameterwise_lr import ParameterwiseLR
 
 
@@ -91,9 +93,7 @@ class LayerAdaptation(AdjustedUpdate):
         if self.built:
             return
         super().build(variables)
-        self._excluded = [is_vector(variable) for variable in variables]
-        if self.exclude is not None:
-            self._excluded = matching(variables, self.exclude, "exclude")
+        self._excluded = vectors(variables, self.exclude, "exclude")
         self._by_row = [False] * len(variables)
         if self.rowwise is not None:
             self._by_row = matching(variables, self.rowwise, "rowwise")
@@ -104,7 +104,7 @@ class LayerAdaptation(AdjustedUpdate):
         self.adjusted_update(gradients, variables, [self._adjustment(v, rate) for v in variables])
 
     def _adjustment(self, variable, rate):
-        index = self._get_variable_index(variable)
+        index = place_of(variable, self)
         if self._excluded[index]:
             return None
         if isinstance(self.inner_optimizer, ParameterwiseLR):

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.keras_internals import trained_by
 from keras_ext.ops.settings import whole
 from keras_ext.optimizers.adjusted_update import AdjustedUpdate
 from keras_ext.optimizers.replicas import run_if
@@ -61,7 +62,7 @@ class Lookahead(AdjustedUpdate):
         self._started = self.add_variable((), dtype="int", name="started")
 
     def update(self, gradients, variables):
-        state = self.variables + self._trainable_variables
+        state = self.variables + trained_by(self)
         first = self.is_first_update()
         before = ops.copy(self.iterations)
         unstarted = ops.equal(ops.copy(self._started), 0)
@@ -73,7 +74,7 @@ class Lookahead(AdjustedUpdate):
 
     def _pairs(self):
         """All weights and their slow ones. One that is trained by overwriting it has none."""
-        pairs = zip(self._trainable_variables, self._slow, strict=True)
+        pairs = zip(trained_by(self), self._slow, strict=True)
         return [(variable, slow) for variable, slow in pairs if slow is not None]
 
     def _start(self):

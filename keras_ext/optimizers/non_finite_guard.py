@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.keras_internals import trained_by
 from keras_ext.ops.settings import effective
 from keras_ext.optimizers.finite import all_finite
 from keras_ext.optimizers.kinds import center
@@ -80,7 +81,7 @@ class NonFiniteGuard(OptimizerWrapper):
         add_counters(self)
 
     def update(self, gradients, variables):
-        state = self.variables + self._trainable_variables
+        state = self.variables + trained_by(self)
         good = all_finite(gradients, self.inner_optimizer)
         run_if(good, lambda grads: self.inner_optimizer.apply(grads, variables), gradients, state)
         if self.mode == "shrink":

@@ -3,8 +3,10 @@ import math
 import keras
 from keras import ops
 
-from keras_ext.optimizers.adjusted_update import AdjustedUpdate, innermost
+from keras_ext.keras_internals import place_of
+from keras_ext.optimizers.adjusted_update import AdjustedUpdate
 from keras_ext.optimizers.kinds import matching
+from keras_ext.optimizers.nested import innermost
 from keras_ext.optimizers.replicas import is_sparse, sum_over_replicas, values_of
 
 
@@ -95,7 +97,7 @@ class ParameterwiseLR(AdjustedUpdate):
         Returns:
             float.
         """
-        return self._multipliers[self._get_variable_index(variable)]
+        return self._multipliers[place_of(variable, self)]
 
     def update(self, gradients, variables):
         touched = sum_over_replicas(
@@ -111,7 +113,7 @@ class ParameterwiseLR(AdjustedUpdate):
         self.adjusted_update(gradients, variables, adjustments)
 
     def _is_lazy(self, variable):
-        return self._lazy[self._get_variable_index(variable)] and len(variable.shape) > 1
+        return self._lazy[place_of(variable, self)] and len(variable.shape) > 1
 
     def get_config(self):
         rules = [list(rule) for rule in self.rules]

@@ -8,6 +8,7 @@ TensorFlow is imported only where there can be several replicas.
 import keras
 from keras import ops
 
+from keras_ext.keras_internals import strategy_of
 from keras_ext.ops.replicas import replica_count
 
 
@@ -103,7 +104,7 @@ def on_first_replica(tensors):
 def on_all_replicas(optimizer, function):
     """Calls a function as a training step would: once on every replica of the optimizer."""
     if keras.backend.backend() == "tensorflow":
-        optimizer._distribution_strategy.run(function)
+        strategy_of(optimizer).run(function)
     else:
         function()
 

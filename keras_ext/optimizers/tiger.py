@@ -1,16 +1,20 @@
+import warnings
+
 import keras
 from keras import ops
 
+from keras_ext.keras_internals import AllAtOnce, averages, clipped, place_of, trained_by
 from keras_ext.ops.settings import whole
 from keras_ext.optimizers.non_finite_guard import add_counters, count
 from keras_ext.optimizers.replicas import run_if, sum_over_replicas, values_of, with_values
-from keras_ext.optimizers.tiger_checks import ARGUMENTS, add_momentums, check_arguments, check_slots
-from keras_ext.optimizers.tiger_rules import rules, usable, zeros_for
+from keras_ext.optimizers.tiger_rules import ARGUMENTS, check_arguments, rules, usable, zeros_for
 from keras_ext.optimizers.wrapper import checked_rate
+
+HALF = ("float16", "bfloat16")
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
-class Tiger(keras.optimizers.Optimizer):
+class Tiger(AllAtOnce, keras.optimizers.Optimizer):
     """Tiger: the sign of one momentum, which also accumulates the gradients.
 
     With the gradients g of k micro-batches, `m <- beta m + (1 - beta) mean(g)`, and then
@@ -107,6 +111,7 @@ class Tiger(keras.optimizers.Optimizer):
         name="tiger",
         **kwargs,
     ):
+        arguments = locals()
         super().__init__(
             checked_rate(learning_rate), weight_decay=weight_decay, name=name, **kwargs
         )
@@ -115,18 +120,8 @@ class Tiger(keras.optimizers.Optimizer):
         if self._given_steps is not None:
             self._given_steps = whole("gradient_accumulation_steps", self._given_steps)
         self.accumulation_steps = self._given_steps or 1
-        self.beta = beta
-        self.scale_parameter = scale_parameter
-        self.vector_lr_scale = vector_lr_scale
-        self.min_rms = min_rms
-        self.rowwise = rowwise
-        self.vector_vars = vector_vars
-        self.center_one_vars = center_one_vars
-        self.nonfinite = nonfinite
-        self.nonfinite_scope = nonfinite_scope
-        self.shrink_ratio = shrink_ratio
-        self.lazy_rows = lazy_rows
-        self.count_micro_steps = count_micro_steps
+        for argument in ARGUMENTS:
+            setattr(self, argument, arguments[argument])
         check_arguments(self)
 
     def build(self, variables):
@@ -144,16 +139,22 @@ class Tiger(keras.optimizers.Optimizer):
         self.position = self.add_variable((), dtype="int", name="position")
         add_counters(self)
 
-    def _backend_apply_gradients(self, grads, trainable_variables):
-        indices = [self._get_variable_index(variable) for variable in trainable_variables]
-        gradients = sum_over_replicas(grads)
+    def update(self, gradients, variables):
+        """One step: what `apply` does with the gradients that are there.
+
+        Args:
+            gradients: list of tensors or sparse gradients, of this replica.
+            variables: list of `keras.Variable`.
+        """
+        indices = [place_of(variable, self) for variable in variables]
+        gradients = sum_over_replicas(gradients)
         if self.nonfinite != "propagate":
             gradients = self._without_bad(gradients, indices)
         if self.nonfinite == "reference":
             self._as_published(indices)
-        self._add(self._clip_gradients(gradients), indices)
+        self._add(clipped(gradients, self), indices)
 
-        def update(_):
+        def move(_):
             learning_rate = ops.convert_to_tensor(self.learning_rate)
             for index in indices:
                 self._move(index, learning_rate)
@@ -163,13 +164,13 @@ class Tiger(keras.optimizers.Optimizer):
 
         ends = self.position >= self.accumulation_steps - 1
         if self.accumulation_steps == 1:
-            update(None)
+            move(None)
         else:
-            run_if(ends, update, [], self.variables + self._trainable_variables)
+            run_if(ends, move, [], self.variables + trained_by(self))
         self.position.assign(ops.where(ends, 0, self.position + 1))
         if not self.count_micro_steps:
             # Keras adds 1 in every micro-step.
-            self._iterations.assign_sub(1 - ops.cast(ends, self._iterations.dtype))
+            self.iterations.assign_sub(1 - ops.cast(ends, self.iterations.dtype))
 
     def _without_bad(self, gradients, indices):
         """Zeros in place of the gradients that do not count; the slot `good` knows of the others."""
@@ -197,7 +198,7 @@ class Tiger(keras.optimizers.Optimizer):
     def _as_published(self, indices):
         """A bad micro-step shrinks at once, and one that begins a window forgets the decay."""
         for index in indices:
-            variable, momentum = self._trainable_variables[index], self._momentums[index]
+            variable, momentum = trained_by(self)[index], self._momentums[index]
             good = self._good[index]
             shrink = ops.cast(ops.where(good, 0.0, 1.0 - self.shrink_ratio), variable.dtype)
             self.assign_sub(variable, shrink * (variable - self._rules[index].center))
@@ -207,7 +208,7 @@ class Tiger(keras.optimizers.Optimizer):
 
     def _move(self, index, learning_rate):
         """The update of one variable at the end of a window."""
-        variable, momentum = self._trainable_variables[index], self._momentums[index]
+        variable, momentum = trained_by(self)[index], self._momentums[index]
         rule, touched, dtype = self._rules[index], self._touched[index], momentum.dtype
         value = ops.cast(variable, dtype)
         rate = rule.rate(value, ops.cast(learning_rate, dtype), self.min_rms)
@@ -229,8 +230,7 @@ class Tiger(keras.optimizers.Optimizer):
     def _average(self):
         """The average of the weights, and the weights in its place, once an update."""
         updates = self.iterations // (self.accumulation_steps if self.count_micro_steps else 1)
-        averages = self._model_variables_moving_average
-        for variable, average in zip(self._trainable_variables, averages, strict=True):
+        for variable, average in zip(trained_by(self), averages(self), strict=True):
             if average is None:
                 continue
             keep = ops.cast(ops.where(updates > 0, self.ema_momentum, 0.0), average.dtype)
@@ -242,7 +242,7 @@ class Tiger(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self):
-        return self._get_current_learning_rate()
+        return super().learning_rate
 
     @learning_rate.setter
     def learning_rate(self, learning_rate):
@@ -256,3 +256,46 @@ class Tiger(keras.optimizers.Optimizer):
         own = {name: getattr(self, name) for name in ARGUMENTS}
         steps = {"gradient_accumulation_steps": self._given_steps}
         return {**super().get_config(), **own, **steps}
+
+
+def add_momentums(optimizer, variables):
+    """Adds the slots in which the gradients are summed up.
+
+    Half precision would be too coarse for sums. It is too coarse for weights as well: they are
+    rounded to where they were. So it warns of them.
+    """
+    half = [variable.path for variable in variables if variable.dtype in HALF]
+    if half:
+        warnings.warn(
+            "A weight in half precision does not move by less than its spacing, 0.1 to 1 %: "
+            "training may stand still. Expected float32 weights, as under mixed_float16. "
+            f"Received: {half[:5]}",
+            stacklevel=3,
+        )
+    return [
+        optimizer.add_variable(variable.shape, dtype="float32", name="momentum")
+        if variable.dtype in HALF
+        else optimizer.add_variable_from_reference(variable, name="momentum")
+        for variable in variables
+    ]
+
+
+def check_slots(optimizer, store):
+    """Raises where a saved state is not that of the variables of an optimizer.
+
+    Args:
+        optimizer: a built Keras optimizer.
+        store: dict-like of arrays, as `load_own_variables` takes.
+
+    Raises:
+        ValueError: as it says.
+    """
+    keys = set(store.keys())
+    saved = [tuple(store[str(i)].shape) for i in range(len(keys)) if str(i) in keys]
+    expected = [tuple(variable.shape) for variable in optimizer.variables]
+    # One that was saved before it was built has a count and a rate. Keras passes over it.
+    if optimizer.built and len(saved) > 2 and saved != expected:
+        raise ValueError(
+            "The saved state is that of another optimizer or of a model of other shape. Expected "
+            f"slots of the shapes {expected}. Received: {saved}"
+        )

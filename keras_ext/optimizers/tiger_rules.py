@@ -1,12 +1,69 @@
-"""How Tiger treats each variable, decided once, by path and rank; and which gradients count."""
+"""What Tiger's arguments may be, how each variable is treated by them, and which gradients count."""
 
 import math
 from typing import NamedTuple
 
 from keras import ops
 
-from keras_ext.optimizers.kinds import center, is_vector, kind, matching
+from keras_ext.keras_internals import decays
+from keras_ext.ops.settings import effective
+from keras_ext.optimizers.kinds import center, kind, matching, vectors
 from keras_ext.optimizers.replicas import squared_norm, values_of, with_values
+
+ARGUMENTS = (
+    "beta",
+    "scale_parameter",
+    "vector_lr_scale",
+    "min_rms",
+    "rowwise",
+    "vector_vars",
+    "center_one_vars",
+    "nonfinite",
+    "nonfinite_scope",
+    "shrink_ratio",
+    "lazy_rows",
+    "count_micro_steps",
+)
+NONFINITE = ("skip", "shrink", "propagate", "reference")
+SCOPES = ("variable", "global")
+
+
+def check_arguments(optimizer):
+    """Checks the arguments of a `Tiger`, and fills in the defaults of those that have an effect.
+
+    Raises:
+        ValueError: if one is out of its range, or was given and has no effect.
+    """
+    for name, allowed in (("nonfinite", NONFINITE), ("nonfinite_scope", (*SCOPES, None))):
+        value = getattr(optimizer, name)
+        if value not in allowed:
+            raise ValueError(f"Expected {name} to be one of {allowed}. Received: {name}={value!r}")
+    scaled = "scale_parameter=True", bool(optimizer.scale_parameter)
+    checked = "a check, not nonfinite='propagate'", optimizer.nonfinite != "propagate"
+    shrinks = "nonfinite='shrink' or 'reference'", optimizer.nonfinite in ("shrink", "reference")
+    for name, default, (condition, holds) in (
+        ("vector_lr_scale", 0.5, scaled),
+        ("min_rms", 1e-3, scaled),
+        ("nonfinite_scope", "variable", checked),
+        ("shrink_ratio", 0.99, shrinks),
+        ("center_one_vars", None, shrinks),
+    ):
+        value = effective(name, getattr(optimizer, name), default, condition, holds)
+        setattr(optimizer, name, value)
+    if not 0 <= optimizer.beta < 1:
+        raise ValueError(f"Expected beta in [0, 1). Received: beta={optimizer.beta}")
+    ratio = optimizer.shrink_ratio
+    if ratio is not None and not 0 <= ratio <= 1:
+        raise ValueError(f"Expected shrink_ratio in [0, 1]. Received: shrink_ratio={ratio}")
+    for name in ("weight_decay", "vector_lr_scale", "min_rms"):
+        value = getattr(optimizer, name)
+        if not 0 <= (value or 0.0) < math.inf:
+            raise ValueError(f"Expected a finite {name} of at least 0. Received: {name}={value}")
+    if optimizer.loss_scale_factor is not None:
+        raise ValueError(
+            "Tiger has no loss_scale_factor. Expected GuardedLossScale(Tiger(...), initial_scale, "
+            f"dynamic=False). Received: loss_scale_factor={optimizer.loss_scale_factor}"
+        )
 
 
 class Rule(NamedTuple):
@@ -56,11 +113,9 @@ def rules(optimizer, variables):
     Raises:
         ValueError: if a pattern of the user matches no variable.
     """
-    vectors = [is_vector(variable) for variable in variables]
+    alone = vectors(variables, optimizer.vector_vars, "vector_vars")
     centers = [center(variable) for variable in variables]
     rows = [kind(variable) == "table" for variable in variables]
-    if optimizer.vector_vars is not None:
-        vectors = matching(variables, optimizer.vector_vars, "vector_vars")
     if optimizer.center_one_vars is not None:
         ones = matching(variables, optimizer.center_one_vars, "center_one_vars")
         centers = [float(one) for one in ones]
@@ -68,18 +123,18 @@ def rules(optimizer, variables):
         rows = matching(variables, optimizer.rowwise, "rowwise")
     return [
         _rule(optimizer, variable, vector, middle, by_row and len(variable.shape) > 1)
-        for variable, vector, middle, by_row in zip(variables, vectors, centers, rows, strict=True)
+        for variable, vector, middle, by_row in zip(variables, alone, centers, rows, strict=True)
     ]
 
 
 def _rule(optimizer, variable, vector, middle, by_row):
-    decays = not vector and optimizer._use_weight_decay(variable)
+    shrinks = not vector and decays(variable, optimizer)
     scale = None if vector else "rows" if by_row else "all"
     scaled = optimizer.scale_parameter
     return Rule(
         scale=scale if scaled else None,
         factor=optimizer.vector_lr_scale if vector and scaled else 1.0,
-        weight_decay=(optimizer.weight_decay or 0.0) if decays else 0.0,
+        weight_decay=(optimizer.weight_decay or 0.0) if shrinks else 0.0,
         center=middle,
         lazy=optimizer.lazy_rows and scale == "rows",
     )

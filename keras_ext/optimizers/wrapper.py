@@ -7,6 +7,13 @@ from abc import abstractmethod
 import keras
 import numpy as np
 
+from keras_ext.keras_internals import (
+    AveragesInside,
+    check_known,
+    rate_or_schedule,
+    trained_by,
+)
+from keras_ext.optimizers.nested import side_by_side
 from keras_ext.optimizers.replicas import replicas
 
 ORDER = (
@@ -22,7 +29,7 @@ ORDER = (
 UNBUILT = -1
 
 
-class OptimizerWrapper(keras.optimizers.Optimizer):
+class OptimizerWrapper(AveragesInside, keras.optimizers.Optimizer):
     """An optimizer around an optimizer. Abstract: a subclass has `update`.
 
     The slots are those of both, learning rate and `iterations` those of the inner optimizer: a
@@ -61,18 +68,18 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         if len(grads) == 0:
             return
         if trainable_variables is None:
-            trainable_variables = self._trainable_variables
+            trainable_variables = trained_by(self)
         variables = list(trainable_variables)
         if not self.built:
             with keras.name_scope(self.name, caller=self):
                 self.build(variables)
-        self._check_variables_are_known(variables)
+        check_known(variables, self)
         replicas()  # raises where XLA meets several
         self.update(list(grads), variables)
 
     @property
     def variables(self):
-        return self._variables + self.inner_optimizer.variables
+        return own_slots(self) + self.inner_optimizer.variables
 
     @property
     def learning_rate(self):
@@ -85,11 +92,6 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     @property
     def iterations(self):
         return self.inner_optimizer.iterations
-
-    @property
-    def _model_variables_moving_average(self):
-        """Where `keras.callbacks.SwapEMAWeights` looks for the averages."""
-        return self.inner_optimizer._model_variables_moving_average
 
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
@@ -141,7 +143,7 @@ def checked_inner(inner_optimizer, outer):
             f"at most once: {', '.join(ORDER)}, a Keras optimizer. Received: "
             f"inner_optimizer={inner_optimizer!r}"
         )
-    for optimizer in getattr(inner_optimizer, "optimizers", [inner_optimizer]):  # MultiOptimizer
+    for optimizer in side_by_side(inner_optimizer):
         _check_one(optimizer, outer)
     return inner_optimizer
 
@@ -157,7 +159,7 @@ def _check_one(optimizer, outer):
                 f"{outer} cannot stand around an optimizer with {argument}. Expected "
                 f"{instead} in its place. Received: {type(optimizer).__name__}({argument}={value!r})"
             )
-    checked_rate(optimizer._learning_rate)
+    checked_rate(rate_or_schedule(optimizer))
 
 
 def checked_rate(learning_rate):
@@ -174,9 +176,14 @@ def checked_rate(learning_rate):
     return learning_rate
 
 
+def own_slots(optimizer):
+    """The slots of a wrapper without those of the optimizer inside."""
+    return keras.optimizers.Optimizer.variables.fget(optimizer)
+
+
 def save_slots(optimizer, store):
     """Saves the slots of a wrapper. Keras saves those of the inner optimizer beside it."""
-    for i, variable in enumerate(optimizer._variables):
+    for i, variable in enumerate(own_slots(optimizer)):
         store[str(i)] = keras.ops.convert_to_numpy(variable)
     inner = len(optimizer.inner_optimizer.variables) if optimizer.built else UNBUILT
     store["inner"] = np.array(inner)
@@ -203,12 +210,12 @@ def load_slots(optimizer, store):
     inner = len(optimizer.inner_optimizer.variables)
     saved = [store[str(i)] for i in range(len(store.keys()) - 1)] if "inner" in store.keys() else []
     shapes = [tuple(value.shape) for value in saved]
-    expected = [tuple(variable.shape) for variable in optimizer._variables]
+    expected = [tuple(variable.shape) for variable in own_slots(optimizer)]
     if shapes != expected or int(np.array(store["inner"])) != inner:
         raise ValueError(
             "The saved state is that of another optimizer or of a model of other shape. Expected "
             f"slots of the shapes {expected} and {inner} of the inner optimizer. Received: "
             f"{shapes} and {np.array(store['inner']) if saved else 'none'} of it"
         )
-    for variable, value in zip(optimizer._variables, saved, strict=True):
+    for variable, value in zip(own_slots(optimizer), saved, strict=True):
         variable.assign(value)

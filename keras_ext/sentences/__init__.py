@@ -3,7 +3,6 @@
 from keras_ext.sentences.encoder import SentenceEncoder
 from keras_ext.sentences.evaluation import SentenceEvaluation, SentenceScores
 from keras_ext.sentences.search import Hit
-from keras_ext.sentences.sentence_transformers_folder import sentence_encoder_from_huggingface
 from keras_ext.sentences.whitening import whitening
 
 __all__ = [
@@ -11,6 +10,5 @@ __all__ = [
     "SentenceEncoder",
     "SentenceEvaluation",
     "SentenceScores",
-    "sentence_encoder_from_huggingface",
     "whitening",
 ]

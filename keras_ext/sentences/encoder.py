@@ -1,22 +1,28 @@
-from keras_ext.ops.settings import whole
-from keras_ext.sentences import (
-    evaluation as sentence_evaluation,
-)
-from keras_ext.sentences import (
-    search as sentence_search,
-)
-from keras_ext.sentences import (
-    vectors as sentence_vectors,
-)
-from keras_ext.sentences import whitening
-from keras_ext.sentences.model import check_settings, project, sentence_model
-from keras_ext.sentences.training import SentenceTraining
-from keras_ext.tasks.bundle import load_bundle, save_bundle, values_of
-from keras_ext.tasks.compilation import default_arguments
-from keras_ext.tasks.encoder import check_encoder
-from keras_ext.tasks.fitting import check_fit
-from keras_ext.tasks.inputs import as_texts, text_list
+from functools import partial
 
+import keras
+import numpy as np
+
+from keras_ext.data import check_examples
+from keras_ext.ops.settings import whole
+from keras_ext.sentences import sentence_transformers_folder, training, vectors
+from keras_ext.sentences.evaluation import Evaluation, Measure
+from keras_ext.sentences.model import check_settings, project, sentence_model, unnormalized
+from keras_ext.sentences.search import INDEXES, check_dimensions, find, texts_or_vectors
+from keras_ext.sentences.whitening import whitening
+from keras_ext.tasks.bundle import load_bundle, save_bundle, values_of
+from keras_ext.tasks.compilation import check_order, default_arguments, replicas_of
+from keras_ext.tasks.encoder import check_encoder
+from keras_ext.tasks.fitting import check_fit, fit_and_keep
+from keras_ext.tasks.inputs import (
+    as_callbacks,
+    as_texts,
+    text_list,
+    warm_up,
+    warm_up_lengths,
+)
+
+WINDOW = 8192  # texts that are tokenised and sorted at once: what bounds the memory
 SETTINGS = {  # what a bundle holds
     "pooling": "a string",
     "normalize": "true or false",
@@ -89,31 +95,37 @@ class SentenceEncoder:
 
     def compile(
         self,
+        optimizer=None,
         loss=None,
         head=None,
-        optimizer=None,
         learning_rate=None,
         weight_decay=None,
         ema_momentum=None,
         **kwargs,
     ):
-        """Chooses the loss, the optimizer and Keras' other training settings.
+        """Chooses the optimizer, the loss and Keras' other training settings.
 
         Args:
+            optimizer: a Keras optimizer or its name, or None: AdamW, anew for each `fit`. This and
+                the last three are those of `EntityRecognizer.compile`.
             loss: loss of the vectors (b, m, d) of the m texts of each example, or of what the head
                 makes of them; `fit` says what its labels are. None: `losses.CoSENT` for scored
                 pairs, else `losses.InfoNCE`.
             head: layer on the vectors that is there in training only, such as
                 `layers.PairClassifier`, `PairScore` or `LearnableTemperature`. It needs a loss.
-            optimizer: a Keras optimizer or its name, or None: AdamW, anew for each `fit`. This and
-                the next three are those of `EntityRecognizer.compile`.
             learning_rate: float, the peak. Defaults to 1e-4.
             weight_decay: float. Defaults to 0.01.
             ema_momentum: float, or None for no average.
             **kwargs: other arguments of `keras.Model.compile`, such as `jit_compile`.
+
+        Raises:
+            ValueError: for an optimizer with one of the three settings, a head without a loss, or
+                optimizer and loss in the wrong order.
         """
+        check_order(optimizer, loss)
         default = default_arguments(optimizer, learning_rate, weight_decay, ema_momentum)
-        self._training = SentenceTraining(self.model, loss, head, optimizer, default, kwargs)
+        chosen = optimizer, loss, head, default, kwargs
+        self._training = training.Training(self.model, self.settings["score"], *chosen)
 
     def fit(
         self,
@@ -163,9 +175,29 @@ class SentenceEncoder:
             raise RuntimeError("Call `compile` before `fit`.")
         batch_size = whole("batch_size", batch_size)
         chunk_size = None if chunk_size is None else whole("chunk_size", chunk_size)
-        parts = (examples, validation_examples, batch_size, chunk_size, seed)
-        return self._training.fit(
-            self, *parts, callbacks, verbose, epochs=epochs, initial_epoch=initial_epoch
+        callbacks = as_callbacks(callbacks)
+        sizes = self.settings["max_length"], self.tokenizer.pad_id
+        kind, columns, labels = check_examples(examples)
+        evaluation, best, measure = None, None, None
+        if validation_examples is not None:
+            evaluation = Evaluation(validation_examples)
+            best = training.best_measure(evaluation)
+        targets = training.text_groups(columns) if labels is None else labels
+        texts = [*columns, [] if evaluation is None else evaluation.texts]
+        (*columns, dev), (*cut, cut_dev) = vectors.column_rows(self.tokenizer, texts, sizes[0])
+        if verbose:
+            print(training.report(kind, targets, cut, sizes[0]))  # noqa: T201, it is for the user
+        if evaluation is not None:
+            vectors.warn_of_cut(cut_dev, len(dev), sizes[0])
+            made = vectors.row_batches(self.model, dev, 2 * batch_size, *sizes)
+            measure = partial(Measure(evaluation, made, self.settings["score"]), self.model)
+        columns = 2 * columns if kind == "texts" else columns
+        order = {"seed": seed, "replicas": replicas_of(self.model)}
+        batches = training.example_batches(columns, targets, batch_size, *sizes, **order)
+        scored = labels is not None
+        compilation = self._training.compilation(len(columns), scored, chunk_size, callbacks)
+        return fit_and_keep(
+            compilation, batches, callbacks, verbose, measure, best, epochs, initial_epoch
         )
 
     def encode(self, texts, batch_size=64, normalize=None, truncate_dim=None, progress=False):
@@ -175,8 +207,9 @@ class SentenceEncoder:
             texts: a string, or a record, whose `"text"` is read; or a list, an array or another
                 series of such. An empty one has a vector, too.
             batch_size: int, texts in a batch.
-            normalize: bool, whether the vectors get length 1. None: as the encoder was made.
-            truncate_dim: int, components that are kept, the first ones, of an encoder trained with
+            normalize: bool, whether the vectors get length 1. None: as `normalize` of the
+                `SentenceEncoder` says.
+            truncate_dim: int, components that are kept, the first ones, of vectors trained with
                 `losses.Matryoshka`; None: all.
             progress: bool, whether to show a progress bar.
 
@@ -187,10 +220,29 @@ class SentenceEncoder:
             ValueError: for a text that is not a string, or vectors that are not finite.
         """
         texts, alone = as_texts(texts)
-        vectors = sentence_vectors.encode_texts(
-            self, texts, batch_size, normalize, truncate_dim, progress
-        )
-        return vectors[0] if alone else vectors
+        width, batch_size = self.model.output.shape[-1], whole("batch_size", batch_size)
+        size = width if truncate_dim is None else whole("truncate_dim", truncate_dim)
+        if size > width:
+            raise ValueError(
+                f"Expected a truncate_dim from 1 to {width}, the dimension of the vectors. "
+                f"Received: {truncate_dim=}"
+            )
+        normalizes = self.settings["normalize"]
+        normalize = normalizes if normalize is None else normalize
+        model = self.model if normalize else self._bare_model()
+        found, cut = np.empty((len(texts), size), "float32"), 0
+        bar = keras.utils.Progbar(len(texts), unit_name="text") if progress and texts else None
+        max_length, pad_id = self.settings["max_length"], self.tokenizer.pad_id
+        for first in range(0, len(texts), WINDOW):
+            window, part = texts[first : first + WINDOW], found[first : first + WINDOW]
+            rows, cut_here = vectors.token_rows(self.tokenizer, window, max_length)
+            batches = vectors.row_batches(model, rows, batch_size, max_length, pad_id)
+            vectors.fill_vectors(part, model, batches, window, bar)
+            if normalize and (size < width or not normalizes):
+                part[:] = vectors.unit_rows(part)
+            cut += sum(cut_here)
+        vectors.warn_of_cut(cut, len(texts), max_length)
+        return found[0] if alone else found
 
     def warm_up(self, lengths=None, batch_size=64):
         """Runs the model once on each shape that `encode` gives it, so that no text waits.
@@ -211,40 +263,70 @@ class SentenceEncoder:
         Raises:
             ValueError: for a length that is not between 1 and `max_length`, or a batch_size below 1.
         """
-        return sentence_vectors.warm_up(self, lengths, batch_size)
+        batch_size, max_length = whole("batch_size", batch_size), self.settings["max_length"]
+        shapes = {
+            vectors.batch_shape(self.model, rows, length, batch_size, max_length)
+            for length in warm_up_lengths(lengths, max_length)
+            for rows in (1, batch_size)
+        }
+        return warm_up(self.model, shapes)
 
     def similarity(self, first, second, batch_size=64):
         """The scores of all pairs of two lists of texts.
 
         Args:
-            first: list of strings, or their vectors (m, d).
+            first: list of strings, or their vectors (m, d) as `encode` gives them: an array, a
+                tensor, a list of vectors. Or one vector (d,).
             second: likewise, n of them.
             batch_size: int, as in `encode`.
 
-        Returns float32 (m, n), by the encoder's `score`.
+        Returns:
+            float32 (m, n), by the chosen `score`; without the axis of a vector that was alone.
+
+        Raises:
+            ValueError: for one text alone, or vectors that do not fit.
         """
-        return sentence_search.similarity(self, first, second, batch_size)
+        first, one = texts_or_vectors(first, "first", text_alone=False)
+        second, other = texts_or_vectors(second, "second", text_alone=False)
+        first, second = self._comparable(first, batch_size), self._comparable(second, batch_size)
+        check_dimensions(first, second)
+        return (first[0] if one else first) @ (second[0] if other else second).T
 
     def search(self, queries, corpus, k=10, index="numpy", batch_size=64):
         """Finds the texts of a corpus that score best with queries, exactly.
 
         Args:
-            queries: a string, a list of strings, or their vectors (m, d).
-            corpus: list of strings, or their vectors (n, d) as `encode` gives them.
+            queries: a string, a list of strings, or vectors as `encode` gives them: (d,) of one
+                query, (m, d) of several, as an array, a tensor, or a list.
+            corpus: list of strings, or their vectors (n, d).
             k: int, number of hits. A corpus with fewer gives all it has.
             index: "numpy", or "faiss" where that library is installed (its exact `IndexFlatIP`).
             batch_size: int, as in `encode`.
 
         Returns:
-            A list of `Hit`, best first; for a list of queries a list of such lists.
+            A list of `Hit`, best first; for several queries a list of such lists.
 
         Raises:
             ValueError: for k below 1, an empty corpus, or vectors that do not fit.
         """
-        return sentence_search.search(self, queries, corpus, k, index, batch_size)
+        k = whole("k", k)
+        if index not in INDEXES:
+            raise ValueError(f'Expected the index "numpy" or "faiss". Received: {index=}')
+        queries, alone = texts_or_vectors(queries, "queries")
+        corpus, one = texts_or_vectors(corpus, "corpus", text_alone=False)
+        if one or not len(corpus):
+            raise ValueError(
+                "There is nothing to search in: the corpus is empty, or one vector. Expected texts, "
+                f"or vectors (n, d). Received: corpus={corpus!r:.80}"
+            )
+        texts = [None] * len(corpus) if isinstance(corpus, np.ndarray) else corpus
+        corpus = self._comparable(corpus, batch_size)
+        queries = self._comparable(queries, batch_size)
+        hits = find(queries, corpus, texts, min(k, len(corpus)), index)
+        return hits[0] if alone else hits
 
     def evaluate(self, examples, corpus=(), k=10, relevant=None, batch_size=64):
-        """Scores the encoder by correlation with the labels, and by retrieval.
+        """Scores the vectors by correlation with the labels, and by retrieval.
 
         Args:
             examples: list as in `fit`, without bare texts. In retrieval the first text of each that
@@ -257,7 +339,8 @@ class SentenceEncoder:
         Returns:
             `SentenceScores`.
         """
-        return sentence_evaluation.evaluate(self, examples, corpus, k, relevant, batch_size)
+        evaluation = Evaluation(examples, corpus, k, relevant)
+        return evaluation.scores(self._comparable(evaluation.texts, batch_size))
 
     def whiten(self, texts, units=None, batch_size=64):
         """Puts `sentences.whitening` of texts before the normalisation. `compile` anew after it.
@@ -267,8 +350,8 @@ class SentenceEncoder:
             units: int, components that are kept, those of largest variance. None: all.
             batch_size: int, as in `encode`.
         """
-        vectors = self.encode(text_list(texts, "texts"), batch_size, normalize=False)
-        layer = whitening(vectors, units, name=f"whitening_{len(self.model.layers)}")
+        found = self.encode(text_list(texts, "texts"), batch_size, normalize=False)
+        layer = whitening(found, units, name=f"whitening_{len(self.model.layers)}")
         self.model = project(self.model, layer, self.settings["normalize"])
         self._training = None
 
@@ -302,3 +385,51 @@ class SentenceEncoder:
             check_settings(model, config["settings"]["pooling"], config["settings"]["normalize"])
         sentences.model = model
         return sentences
+
+    @classmethod
+    def from_huggingface(cls, folder, dtype=None, max_length=None):
+        """Reads a folder of the sentence-transformers library.
+
+        The encoder inside is a BERT, ALBERT, ELECTRA or RoFormer
+        (`checkpoints.encoder_from_huggingface`). `modules.json` says what stands there: pooling,
+        projections (its Dense), normalisation, the length at which texts are cut and the similarity
+        are taken over.
+
+        Args:
+            folder: path, with `modules.json`, `config.json`, `model.safetensors`, and
+                `tokenizer.json` or `vocab.txt`.
+            dtype: dtype policy of the encoder, or its name. Defaults to the global policy.
+            max_length: int, tokens at which texts are cut. None: that of the folder.
+
+        Returns:
+            A `SentenceEncoder` that gives the same vectors.
+
+        Raises:
+            ValueError: if the folder holds another kind of encoder, module, pooling, activation or
+                similarity, a default prompt, or a tokenizer that splits Chinese into words first
+                (that of RoFormers whose vocabulary holds such words), which are not known here.
+
+        Example:
+
+        ```python
+        sentences = SentenceEncoder.from_huggingface("all-MiniLM-L6-v2", dtype="mixed_bfloat16")
+        sentences.similarity(["How old are you?"], ["What is your age?"])
+        ```
+        """
+        parts, projections = sentence_transformers_folder.read_folder(folder, dtype, max_length)
+        sentences = cls(**parts)
+        for dense in projections:
+            sentences.model = project(sentences.model, dense, parts["normalize"])
+        return sentences
+
+    def _bare_model(self):
+        """The model without its normalisation; it is kept, for it compiles."""
+        if self._bare[0] is not self.model:
+            self._bare = self.model, unnormalized(self.model, self.settings["normalize"])
+        return self._bare[1]
+
+    def _comparable(self, given, batch_size):
+        """Texts or vectors as vectors whose inner products are scores."""
+        if not isinstance(given, np.ndarray):
+            given = self.encode(given, batch_size)
+        return vectors.comparable(given, self.settings["score"])

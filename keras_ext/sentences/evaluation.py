@@ -9,8 +9,14 @@ import numpy as np
 from keras_ext.data import check_examples
 from keras_ext.metrics import best_threshold, pearson, retrieval_scores, spearman
 from keras_ext.ops.settings import whole
-from keras_ext.sentences.search import comparable, exact_best
-from keras_ext.sentences.vectors import encode_texts, remembering
+from keras_ext.sentences.search import exact_best
+from keras_ext.sentences.vectors import (
+    comparable,
+    fill_vectors,
+    row_batches,
+    token_rows,
+    warn_of_cut,
+)
 from keras_ext.tasks.inputs import text_list
 
 
@@ -75,75 +81,116 @@ class SentenceEvaluation(keras.callbacks.Callback):
     for trainings of one's own. To be seen by others it has to stand before them in the list.
 
     Args:
-        encoder: the `SentenceEncoder`.
+        sentence_encoder: the `SentenceEncoder`.
         examples: list of examples as in `SentenceEncoder.evaluate`.
         prefix: str, before the names in the logs: `val_spearman`, `val_mrr` and so on.
-        **kwargs: other arguments of `SentenceEncoder.evaluate`.
+        batch_size: int, as in `SentenceEncoder.evaluate`.
+        **kwargs: `corpus`, `k` and `relevant` of `SentenceEncoder.evaluate`.
 
     Example:
 
     ```python
-    encoder.fit(train, dev, callbacks=[SentenceEvaluation(encoder, other, prefix="other_")])
+    callback = SentenceEvaluation(sentence_encoder, other, prefix="other_")
+    sentence_encoder.fit(train, dev, callbacks=[callback])
     ```
     """
 
-    def __init__(self, encoder, examples, prefix="val_", **kwargs):
+    def __init__(self, sentence_encoder, examples, prefix="val_", batch_size=64, **kwargs):
         super().__init__()
-        self.encoder = encoder
-        self.examples = examples
+        self.sentence_encoder = sentence_encoder
+        self.evaluation = Evaluation(examples, **kwargs)
         self.prefix = prefix
-        defaults = {"corpus": (), "k": 10, "relevant": None, "batch_size": 64}
-        self.arguments = {**defaults, "tokenize": remembering(encoder), **kwargs}
+        self.batch_size = whole("batch_size", batch_size)
+        self.measure = None
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            scores = evaluate(self.encoder, self.examples, **self.arguments)
-            logs.update(measures(scores, self.prefix))
+        if logs is None:
+            return
+        if self.measure is None:  # not before: `compile` says which shapes there are
+            tokenizer, settings = self.sentence_encoder.tokenizer, self.sentence_encoder.settings
+            texts, sizes = self.evaluation.texts, (self.batch_size, settings["max_length"])
+            rows, cut = token_rows(tokenizer, texts, settings["max_length"])
+            warn_of_cut(sum(cut), len(texts), settings["max_length"])
+            batches = row_batches(self.sentence_encoder.model, rows, *sizes, tokenizer.pad_id)
+            self.measure = Measure(self.evaluation, batches, settings["score"])
+        logs.update(self.measure(self.sentence_encoder.model, self.prefix))
 
 
-def measures(scores, prefix):
-    """The figures of `SentenceScores` that are numbers, for the logs of Keras."""
-    names = ("spearman", "pearson", "accuracy", "mrr", "recall", "ndcg")
-    values = {f"{prefix}{name}": getattr(scores, name) for name in names}
-    return {name: value for name, value in values.items() if not math.isnan(value)}
+class Measure:
+    """Evaluates the vectors of a model after each epoch, from batches that are made once.
+
+    Args:
+        evaluation: `Evaluation`.
+        batches: what `row_batches` gives for its texts.
+        score: "cosine" or "dot".
+    """
+
+    def __init__(self, evaluation, batches, score):
+        self.evaluation, self.batches, self.score = evaluation, list(batches), score
+
+    def __call__(self, model, prefix="val_"):
+        """The figures that are numbers, for the logs."""
+        texts = self.evaluation.texts
+        vectors = np.empty((len(texts), model.output.shape[-1]), "float32")
+        fill_vectors(vectors, model, self.batches, texts)
+        scores = self.evaluation.scores(comparable(vectors, self.score))
+        names = ("spearman", "pearson", "accuracy", "mrr", "recall", "ndcg")
+        values = {f"{prefix}{name}": getattr(scores, name) for name in names}
+        return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def evaluate(encoder, examples, corpus, k, relevant, batch_size, tokenize=None):
-    """`SentenceEncoder.evaluate`, which describes the arguments; `tokenize` as in `encode_texts`."""
-    kind, columns, labels = check_examples(examples)
-    k = whole("k", k)
-    if kind == "texts":
-        raise ValueError(
-            "Bare texts cannot be evaluated: nothing says which of them belong together. Expected "
-            f"pairs, scored pairs or (anchor, positive, negative). Received: {len(columns[0])} texts"
-        )
-    if relevant is not None and labels is None:
-        raise ValueError(
-            "Only scores can be relevant or not: all other examples are. Expected scored pairs, or "
-            f"no `relevant`. Received: {relevant=}, {len(columns[0])} {kind}"
-        )
-    corpus = text_list(corpus, "corpus")
-    # Each text once, whatever columns it stands in.
-    places = {}
-    for texts in [*columns, corpus]:
-        for text in texts:
-            places.setdefault(text, len(places))
-    vectors = encode_texts(encoder, list(places), batch_size, None, None, False, tokenize)
-    vectors = comparable(vectors, encoder.settings["score"])
-    *columns, others = [
-        np.array([places[text] for text in texts], "int64") for texts in [*columns, corpus]
-    ]
-    scores = np.sum(vectors[columns[0]] * vectors[columns[1]], axis=1)
-    found = {"examples": len(scores)}
-    positive = np.ones(len(scores), bool)
-    if labels is not None:
-        positive = labels >= (labels.max() if relevant is None else relevant)
-        found |= {"spearman": spearman(labels, scores), "pearson": pearson(labels, scores)}
-        if np.isin(labels, (0.0, 1.0)).all():
-            found["threshold"], found["accuracy"] = best_threshold(labels, scores)
-    searched = np.unique(np.concatenate([*columns[1:], others]))
-    found |= _retrieval(vectors, columns[0][positive], columns[1][positive], searched, k)
-    return SentenceScores(**found)
+class Evaluation:
+    """What examples ask of vectors: which are to be alike, and what is searched for what.
+
+    Args:
+        examples: as in `SentenceEncoder.evaluate`.
+        corpus: likewise.
+        k: likewise.
+        relevant: likewise.
+
+    `kind` and `labels` are those of `data.check_examples`; `texts` are all texts, each once, and
+    `columns` the places of those of the examples among them.
+    """
+
+    def __init__(self, examples, corpus=(), k=10, relevant=None):
+        self.kind, columns, self.labels = check_examples(examples)
+        self.k = whole("k", k)
+        if self.kind == "texts":
+            raise ValueError(
+                "Bare texts cannot be evaluated: nothing says which of them belong together. "
+                "Expected pairs, scored pairs or (anchor, positive, negative). Received: "
+                f"{len(columns[0])} texts"
+            )
+        if relevant is not None and self.labels is None:
+            raise ValueError(
+                "Only scores can be relevant or not: all other examples are. Expected scored pairs, "
+                f"or no `relevant`. Received: {relevant=}, {len(columns[0])} {self.kind}"
+            )
+        self.relevant = relevant
+        columns = [*columns, text_list(corpus, "corpus")]
+        places = {}
+        for texts in columns:
+            for text in texts:
+                places.setdefault(text, len(places))
+        self.texts = list(places)
+        *self.columns, self.corpus = [
+            np.array([places[text] for text in texts], "int64") for texts in columns
+        ]
+
+    def scores(self, vectors):
+        """`SentenceScores` of the texts' vectors (n, d), whose inner products are scores."""
+        first, second, *_ = self.columns
+        scores = np.sum(vectors[first] * vectors[second], axis=1)
+        found = {"examples": len(scores)}
+        positive, labels = np.ones(len(scores), bool), self.labels
+        if labels is not None:
+            positive = labels >= (labels.max() if self.relevant is None else self.relevant)
+            found |= {"spearman": spearman(labels, scores), "pearson": pearson(labels, scores)}
+            if np.isin(labels, (0.0, 1.0)).all():
+                found["threshold"], found["accuracy"] = best_threshold(labels, scores)
+        searched = np.unique(np.concatenate([*self.columns[1:], self.corpus]))
+        found |= _retrieval(vectors, first[positive], second[positive], searched, self.k)
+        return SentenceScores(**found)
 
 
 def _retrieval(vectors, queries, targets, corpus, k):

@@ -1,11 +1,12 @@
 """Vectors compared with vectors: all pairs, or the best of a corpus."""
 
+from collections.abc import Iterator
+from numbers import Real
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
-from keras_ext.ops.settings import whole
-from keras_ext.sentences.vectors import unit_rows
 from keras_ext.tasks.inputs import as_texts, text_list
 
 BLOCK = 2**22  # scores that are in memory at once
@@ -28,35 +29,84 @@ class Hit(NamedTuple):
     text: str | None = None
 
 
-def similarity(encoder, first, second, batch_size):
-    """`SentenceEncoder.similarity`, which describes the arguments."""
-    first = _vectors(encoder, first, batch_size, "first")
-    second = _vectors(encoder, second, batch_size, "second")
-    _check_dimensions(first, second)
-    return first @ second.T
+def texts_or_vectors(given, name, text_alone=True):
+    """What users search or compare: texts, or vectors of them.
+
+    Args:
+        given: texts as in `as_texts`; or a vector (d,), or several (n, d): numbers in an array, a
+            tensor of the backend, or a list of these or of numbers.
+        name: what the argument is called, for messages.
+        text_alone: bool, whether there may be one text alone.
+
+    Returns:
+        A list of str, or a float32 array (n, d); and whether it was one alone.
+
+    Raises:
+        ValueError: for anything else, and for vectors that are not finite.
+    """
+    given = list(given) if isinstance(given, Iterator) else given
+    if not _is_vectors(given):
+        return as_texts(given, name) if text_alone else (text_list(given, name), False)
+    try:
+        if isinstance(given, (list, tuple)):
+            vectors = np.array([_as_array(row) for row in given], "float32")
+        else:
+            vectors = _as_array(given)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Vectors that stand in a list have one dimension d. Received: {name}={given!r:.80}"
+        ) from None
+    if vectors.ndim not in (1, 2) or not vectors.shape[-1] or not np.isfinite(vectors).all():
+        raise ValueError(
+            "A vector (d,), or several (n, d), is of finite numbers. Received: "
+            f"{name} of shape {vectors.shape}, finite: {np.isfinite(vectors).all()}"
+        )
+    return np.atleast_2d(vectors), vectors.ndim == 1
 
 
-def search(encoder, queries, corpus, k, index, batch_size):
-    """`SentenceEncoder.search`, which describes the arguments."""
-    alone, k = False, whole("k", k)
-    if not _is_vectors(queries):
-        queries, alone = as_texts(queries, "queries")
-    if index not in ("numpy", "faiss"):
-        raise ValueError(f'Expected the index "numpy" or "faiss". Received: {index=}')
-    corpus = corpus if _is_vectors(corpus) else text_list(corpus, "corpus")
-    if not len(corpus):
-        raise ValueError("There is nothing to search in: the corpus is empty.")
-    texts = [None] * len(corpus) if _is_vectors(corpus) else corpus
-    vectors = _vectors(encoder, corpus, batch_size, "corpus")
-    queries = _vectors(encoder, queries, batch_size, "queries")
-    _check_dimensions(queries, vectors)
-    best = faiss_best if index == "faiss" else exact_best
-    scores, places = best(queries, vectors, min(k, len(corpus)))
-    hits = [
+def _is_vectors(given):
+    """Whether this is a number, or an array, a tensor or a list of numbers."""
+    if isinstance(given, (list, tuple)):
+        return bool(given) and _is_vectors(given[0])
+    if not isinstance(given, Real) and not hasattr(given, "shape"):
+        return False
+    kind = getattr(given, "dtype", type(given))
+    name = str(getattr(kind, "name", kind))
+    return "float" in name or "int" in name
+
+
+def _as_array(given):
+    if keras.ops.is_tensor(given):
+        given = keras.ops.convert_to_numpy(given)
+    return np.asarray(given, "float32")
+
+
+def check_dimensions(first, second):
+    """Raises ValueError where vectors (m, d) and (n, e) cannot be compared."""
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            "Vectors that are compared have the same dimension; shorter ones come from "
+            "`encode(..., truncate_dim=...)` on both sides. Received: "
+            f"{first.shape[1]} and {second.shape[1]} dimensions"
+        )
+
+
+def find(queries, corpus, texts, k, index):
+    """`SentenceEncoder.search` of vectors, for each query a list of `Hit`.
+
+    Args:
+        queries: float32 (m, d), comparable with
+        corpus: float32 (n, d).
+        texts: list of n strings, or of None.
+        k: int, at most n.
+        index: a key of `INDEXES`.
+    """
+    check_dimensions(queries, corpus)
+    scores, places = INDEXES[index](queries, corpus, k)
+    return [
         [Hit(int(i), float(s), texts[i]) for i, s in zip(row, of_row, strict=True)]
         for row, of_row in zip(places, scores, strict=True)
     ]
-    return hits[0] if alone else hits
 
 
 def exact_best(queries, corpus, k):
@@ -110,36 +160,4 @@ def faiss_best(queries, corpus, k):
     return index.search(np.ascontiguousarray(queries, "float32"), k)
 
 
-def _vectors(encoder, given, batch_size, name):
-    """Vectors as they are compared: inner products are scores."""
-    if _is_vectors(given):
-        vectors = np.asarray(given, "float32")
-        if vectors.ndim != 2 or not np.isfinite(vectors).all():
-            raise ValueError(
-                "Vectors are a finite array, one row each. Received: "
-                f"{name} of shape {given.shape}, finite: {np.isfinite(vectors).all()}"
-            )
-    else:
-        vectors = encoder.encode(text_list(given, name), batch_size=batch_size)
-    return comparable(vectors, encoder.settings["score"])
-
-
-def comparable(vectors, score):
-    """Vectors whose inner products are scores: for the cosine of length 1, copied if they are not."""
-    if score != "cosine":
-        return vectors
-    squares = np.einsum("ij,ij->i", vectors, vectors)
-    return vectors if (np.abs(squares - 1.0) < 1e-5).all() else unit_rows(vectors)
-
-
-def _is_vectors(given):
-    return isinstance(given, np.ndarray) and given.dtype.kind == "f"
-
-
-def _check_dimensions(first, second):
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(
-            "Vectors that are compared have the same dimension; shorter ones come from "
-            "`encode(..., truncate_dim=...)` on both sides. Received: "
-            f"{first.shape[1]} and {second.shape[1]} dimensions"
-        )
+INDEXES = {"numpy": exact_best, "faiss": faiss_best}

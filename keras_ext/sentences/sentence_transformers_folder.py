@@ -1,62 +1,36 @@
-"""A `SentenceEncoder` from a folder of the sentence-transformers library."""
+"""A folder of the sentence-transformers library as the parts of a `SentenceEncoder`."""
 
 import keras
 import numpy as np
 
 from keras_ext.checkpoints import encoder_from_huggingface
-from keras_ext.checkpoints.checkpoint import NamedWeight, assign_weights
+from keras_ext.checkpoints.assign import WeightName, assign_weights
 from keras_ext.checkpoints.safetensors_file import read_safetensors
 from keras_ext.data import Tokenizer
 from keras_ext.files.replaced_files import current_file
 from keras_ext.files.text_file import model_folder
-from keras_ext.sentences.encoder import SentenceEncoder
-from keras_ext.sentences.model import project
 from keras_ext.sentences.sentence_transformers_settings import POSITIONS, read_fields, read_settings
 
 ROTARY_LENGTH = 1536  # Hugging Face's for a RoFormer, where the config has no other
 
 
-def sentence_encoder_from_huggingface(folder, dtype=None, max_length=None):
-    """A `SentenceEncoder` from a folder of the sentence-transformers library.
-
-    The encoder inside is a BERT, ALBERT, ELECTRA or RoFormer (`checkpoints.encoder_from_huggingface`).
-    `modules.json` says what stands there: pooling, projections (its Dense), normalisation, the
-    length at which texts are cut and the similarity are taken over.
-
-    Args:
-        folder: path, with `modules.json`, `config.json`, `model.safetensors`, and `tokenizer.json`
-            or `vocab.txt`.
-        dtype: dtype policy of the encoder, or its name. Defaults to the global policy.
-        max_length: int, tokens at which texts are cut. None: that of the folder.
+def read_folder(folder, dtype, max_length):
+    """What `SentenceEncoder.from_huggingface` reads, which describes the arguments.
 
     Returns:
-        A `SentenceEncoder` that gives the same vectors.
-
-    Raises:
-        ValueError: if the folder holds another kind of encoder, module, pooling, activation or
-            similarity, a default prompt, or a tokenizer that splits Chinese into words first (that
-            of RoFormers whose vocabulary holds such words), which are not known here.
-
-    Example:
-
-    ```python
-    encoder = sentence_encoder_from_huggingface("all-MiniLM-L6-v2", dtype="mixed_bfloat16")
-    encoder.similarity(["How old are you?"], ["What is your age?"])
-    ```
+        The arguments of a `SentenceEncoder` by name, and its projections, built layers.
     """
     settings = read_settings(model_folder(folder))  # before what is slow
     encoder = encoder_from_huggingface(settings.encoder, dtype=dtype)
-    sentences = SentenceEncoder(
-        encoder,
-        _tokenizer(settings),
-        pooling=settings.pooling,
-        normalize=settings.normalize,
-        score=settings.score,
-        max_length=_longest(settings, encoder) if max_length is None else max_length,
-    )
-    for path, config in settings.projections:
-        sentences.model = project(sentences.model, _dense(path, config), settings.normalize)
-    return sentences
+    parts = {
+        "encoder": encoder,
+        "tokenizer": _tokenizer(settings),
+        "pooling": settings.pooling,
+        "normalize": settings.normalize,
+        "score": settings.score,
+        "max_length": _longest(settings, encoder) if max_length is None else max_length,
+    }
+    return parts, [_dense(path, config) for path, config in settings.projections]
 
 
 def _longest(settings, encoder):
@@ -104,7 +78,7 @@ def _dense(folder, config):
         dtype="float32",
         name=folder.name,
     )
-    table = [NamedWeight(folder.name, "kernel", "linear.weight", True)]
-    table += [NamedWeight(folder.name, "bias", "linear.bias")] if dense.use_bias else []
+    table = [WeightName(folder.name, "kernel", "linear.weight", True)]
+    table += [WeightName(folder.name, "bias", "linear.bias")] if dense.use_bias else []
     assign_weights(keras.Sequential([keras.Input(kernel.shape[:1]), dense]), table, weights)
     return dense

@@ -1,140 +1,110 @@
-"""What `SentenceEncoder.fit` adds to Keras' training: examples as batches, groups, a measure."""
+"""What `SentenceEncoder.fit` adds to Keras' training: the model that is trained, groups, a report."""
 
 from collections import Counter
-from collections.abc import Iterator
+from functools import partial
 
-import keras
 import numpy as np
 
-from keras_ext.data import check_examples
+from keras_ext.data import pad_rows
 from keras_ext.losses import CoSENT, InfoNCE
 from keras_ext.losses.contrastive import ABSENT, NO_GROUP
-from keras_ext.sentences.evaluation import evaluate, measures
-from keras_ext.sentences.inputs import ExampleBatches, token_rows
 from keras_ext.sentences.model import Views
-from keras_ext.sentences.vectors import remembering
-from keras_ext.tasks.compilation import Compilations, guarded, replicas_of, strategy_scope
-from keras_ext.tasks.fitting import fit_and_keep
-from keras_ext.tasks.inputs import as_callbacks
+from keras_ext.tasks.compilation import Compilations, strategy_scope
+from keras_ext.tasks.inputs import Batches
 from keras_ext.tasks.mean_over_examples import mean_over_examples
 from keras_ext.training import CachedContrastiveModel
 
 
-class SentenceTraining:
-    """What `SentenceEncoder.compile` chose, and what its `fit` does with it.
+class Training:
+    """What `SentenceEncoder.compile` chose: the loss, and the models that are trained by it.
 
     Args:
         model: `keras.Model` from token ids to vectors.
+        score: "cosine" or "dot", what vectors are compared by.
+        optimizer: a Keras optimizer or its name, or None for a new default one in each `fit`.
         loss: Keras loss or its name, or None.
         head: layer, or None.
-        optimizer: a Keras optimizer or its name, or None for a new default one in each `fit`.
         default: what `default_arguments` gives.
         arguments: dict of other arguments of `keras.Model.compile`.
+
+    Raises:
+        ValueError: for a head without a loss.
     """
 
-    def __init__(self, model, loss, head, optimizer, default, arguments):
+    def __init__(self, model, score, optimizer, loss, head, default, arguments):
         if head is not None and loss is None:
             raise ValueError(
                 "A head changes what the loss gets. Expected a loss that takes it, such as "
                 'InfoNCE(temperature=1.0, score="dot") after LearnableTemperature. '
                 f"Received: {head=}, {loss=}"
             )
-        self.model = model
+        self.model, self.score, self.head = model, score, head
         self.loss = None if loss is None else mean_over_examples(loss)
-        self.head = head
         # The rows that fill up a batch must not count in metrics, either.
         metrics = [
             *_as_list(arguments.get("metrics")),
             *_as_list(arguments.get("weighted_metrics")),
         ]
         arguments = {**arguments, "metrics": None, "weighted_metrics": metrics or None}
-        if optimizer is not None:
-            # Once, so that the loss scale is kept from one model that is trained to the next.
-            optimizer = keras.optimizers.get(optimizer)
-            if arguments.get("auto_scale_loss", True):
-                optimizer = guarded(optimizer, model)
-        self.compilations = Compilations(optimizer, default, arguments)
+        parts = [model] if head is None else [model, head]
+        self.compilations = Compilations(parts, optimizer, default, arguments)
         self.trained = {}  # by chunk_size and kind of loss: the model that is trained
 
-    def fit(
-        self,
-        encoder,
-        examples,
-        validation_examples,
-        batch_size,
-        chunk_size,
-        seed,
-        callbacks,
-        verbose,
-        **epochs,
-    ):
-        """`SentenceEncoder.fit`, which describes the arguments."""
-        callbacks = as_callbacks(callbacks)
-        if isinstance(validation_examples, Iterator):
-            validation_examples = list(validation_examples)  # they are read after each epoch
-        kind, columns, labels = check_examples(examples)
-        best = None if validation_examples is None else _best_by(validation_examples)
-        targets = text_groups(columns) if labels is None else labels
-        if verbose:
-            print(_report(kind, targets))  # noqa: T201, the report is for the user
-        max_length = encoder.settings["max_length"]
-        rows = []
-        for texts in columns:
-            of_column, cut = token_rows(encoder.tokenizer, texts, max_length)
-            rows.append(of_column)
-            if verbose and cut:
-                print(f"{cut} of {len(texts)} texts are cut at {max_length=} tokens")  # noqa: T201
-        if kind == "texts":
-            rows = 2 * rows
-        batches = ExampleBatches(
-            rows,
-            targets,
-            batch_size,
-            max_length,
-            encoder.tokenizer.pad_id,
-            seed=seed,
-            replicas=replicas_of(self.model),
-        )
-        scored = labels is not None
-        model = self._trained(chunk_size, scored, texts=len(rows))
-        loss = default_loss(scored, encoder.settings["score"]) if self.loss is None else self.loss
-        compilation = self.compilations.get(model, loss, callbacks)
-        tokenize = remembering(encoder)
-
-        def measure():
-            arguments = {"corpus": (), "k": 10, "relevant": None, "batch_size": 2 * batch_size}
-            scores = evaluate(encoder, validation_examples, **arguments, tokenize=tokenize)
-            return measures(scores, "val_")
-
-        measured = None if best is None else measure
-        return fit_and_keep(compilation, batches, callbacks, verbose, measured, best, **epochs)
-
-    def _trained(self, chunk_size, scored, texts):
-        """The model that is trained: the vectors of examples of some texts, with the head."""
+    def compilation(self, texts, scored, chunk_size, callbacks):
+        """The `Compilation` for examples of some texts, with scores or without."""
+        loss = default_loss(scored, self.score) if self.loss is None else self.loss
         if (chunk_size, scored) not in self.trained:
-            with strategy_scope(self.model):
-                if self.head is not None and not self.head.built:
-                    # Before the first batch, so that its weights can be restored.
-                    self.head.build((None, texts, self.model.output.shape[-1]))
-                if chunk_size is None:
-                    model = Views(self.model, self.head)
-                else:
-                    model = CachedContrastiveModel(self.model, chunk_size, head=self.head)
-                    shapes = {name: each.shape for name, each in self.model.input.items()}
-                    model.build([shapes] * texts)
-            self.trained[chunk_size, scored] = model
-        return self.trained[chunk_size, scored]
+            self.trained[chunk_size, scored] = self._views(texts, chunk_size)
+        return self.compilations.get(self.trained[chunk_size, scored], loss, callbacks)
+
+    def _views(self, texts, chunk_size):
+        """The model that is trained: the vectors of examples of some texts, with the head."""
+        with strategy_scope(self.model):
+            if self.head is not None and not self.head.built:
+                # Before the first batch, so that its weights can be restored.
+                self.head.build((None, texts, self.model.output.shape[-1]))
+            if chunk_size is None:
+                return Views(self.model, self.head)
+            model = CachedContrastiveModel(self.model, chunk_size, head=self.head)
+            shapes = {name: each.shape for name, each in self.model.input.items()}
+            model.build([shapes] * texts)
+            return model
 
 
 def _as_list(metrics):
     return metrics if isinstance(metrics, list) else [] if metrics is None else [metrics]
 
 
+def example_batches(columns, targets, batch_size, max_length, pad_id, **order):
+    """`Batches` of examples, all texts of a batch padded to one length.
+
+    Args:
+        columns: list of m lists of int32 arrays, the token ids of the texts of each example.
+        targets: array (examples, ...), what the loss gets as `y_true`.
+        batch_size: int, examples in a batch.
+        max_length: int, tokens of the longest row.
+        pad_id: int, id of the padding token.
+        **order: `seed` and `replicas` of `Batches`.
+    """
+    lengths = np.max([[len(row) for row in column] for column in columns], axis=0)
+    collated = partial(_collate, columns, targets, pad_id)
+    return Batches(lengths, batch_size, max_length, collated, **order)
+
+
+def _collate(columns, targets, pad_id, indices, rows, length):
+    """Inputs, labels and weights of some examples; rows that are left over are padding."""
+    inputs = tuple(
+        pad_rows([column[index] for index in indices], rows, length, pad_id) for column in columns
+    )
+    labels = np.zeros((rows, *targets.shape[1:]), targets.dtype)
+    labels[: len(indices)] = targets[indices]
+    return inputs, labels, (np.arange(rows) < len(indices)).astype("float32")
+
+
 def default_loss(scored, score):
     """The loss for scored pairs, or for positives alone, of vectors compared by `score`."""
-    if scored:
-        return CoSENT(scale=20.0 if score == "cosine" else 1.0, layout="pairs", score=score)
-    return InfoNCE(temperature=0.05 if score == "cosine" else 1.0, score=score)
+    loss = CoSENT if scored else InfoNCE
+    return loss(temperature=0.05 if score == "cosine" else 1.0, score=score)
 
 
 def text_groups(columns):
@@ -171,19 +141,22 @@ def text_groups(columns):
     return np.array(groups, "int32") if len(columns) > 2 else np.array(groups, "int32")[:, 0]
 
 
-def _best_by(examples):
-    """The name of what is largest in the best epoch."""
-    kind, columns, labels = check_examples(examples)
-    if kind == "texts":
-        raise ValueError(
-            "Bare texts do not tell which vectors are good. Expected pairs, scored pairs or "
-            f"(anchor, positive, negative) for validation. Received: {len(examples)} texts"
-        )
-    if kind != "scored":
-        if columns[0] == columns[1]:
+def best_measure(evaluation):
+    """The name of what is largest in the best epoch.
+
+    Args:
+        evaluation: `Evaluation` of the validation examples.
+
+    Raises:
+        ValueError: for examples that do not tell.
+    """
+    first, second, *_ = evaluation.columns
+    labels = evaluation.labels
+    if labels is None:
+        if np.array_equal(first, second):
             raise ValueError(
                 "A text finds itself whatever the vectors. Expected validation pairs of different "
-                f"texts. Received: {len(columns[0])} pairs of equal ones"
+                f"texts. Received: {len(first)} pairs of equal ones"
             )
         return "val_mrr"
     if labels.min() == labels.max():
@@ -194,7 +167,22 @@ def _best_by(examples):
     return "val_spearman"
 
 
-def _report(kind, targets):
+def report(kind, targets, cut, max_length):
+    """What there is to learn from, in a line, and a line for each column with texts that are cut.
+
+    Args:
+        kind: as `data.check_examples` tells it.
+        targets: scores, or the groups of examples.
+        cut: list of the number of texts that are cut, of each column.
+        max_length: int, tokens at which they are.
+    """
+    lines = [_learnt_from(kind, targets)]
+    for number in filter(None, cut):
+        lines.append(f"{number} of {len(targets)} texts are cut at {max_length=} tokens")
+    return "\n".join(lines)
+
+
+def _learnt_from(kind, targets):
     """What there is to learn from, in a line: `targets` are scores, or the groups of examples."""
     names = {"texts": "bare texts", "pairs": "pairs", "tuples": "tuples", "scored": "scored pairs"}
     line = f"training data: {len(targets)} {names[kind]}"

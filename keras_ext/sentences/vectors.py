@@ -1,86 +1,94 @@
-"""Texts through the model: vectors, in an array of the order of the texts."""
+"""Texts through the model: rows of token ids, batches of these, vectors."""
 
-from functools import cache, partial
+import warnings
 
 import keras
 import numpy as np
 
 from keras_ext.data import bucket_lengths, pad_rows
 from keras_ext.ops import unit_vectors
-from keras_ext.ops.settings import whole
-from keras_ext.sentences.inputs import token_rows, warn_of_cut
-from keras_ext.sentences.model import unnormalized
-from keras_ext.tasks.shapes import empty_batch, warm_up_lengths
-
-WINDOW = 8192  # texts that are tokenised and sorted at once: what bounds the memory
+from keras_ext.tasks.inputs import numeric
 
 
-def encode_texts(encoder, texts, batch_size, normalize, truncate_dim, progress, tokenize=None):
-    """`SentenceEncoder.encode` of a list of texts, which describes the arguments.
+def token_rows(tokenizer, texts, max_length):
+    """The ids of each text between the start and the end token, cut to `max_length`.
 
-    `tokenize` is a function of a tuple of texts that remembers what it gave; None: `token_rows`.
+    Args:
+        tokenizer: `data.Tokenizer`.
+        texts: list of strings.
+        max_length: int, tokens of a row, the two special ones included.
+
+    Returns:
+        List of int32 arrays, and a list of bools: which texts were cut.
     """
-    width, batch_size = encoder.model.output.shape[-1], whole("batch_size", batch_size)
-    size = width if truncate_dim is None else whole("truncate_dim", truncate_dim)
-    if size > width:
-        raise ValueError(
-            f"Expected a truncate_dim from 1 to {width}, the dimension of the vectors. "
-            f"Received: {truncate_dim=}"
+    start, end = [tokenizer.start_id], [tokenizer.end_id]
+    found = tokenizer.encode_ids(texts)
+    rows = [np.concatenate([start, ids[: max_length - 2], end], dtype="int32") for ids in found]
+    return rows, [len(ids) > max_length - 2 for ids in found]
+
+
+def column_rows(tokenizer, columns, max_length):
+    """`token_rows` of several lists of texts, each text once, wherever it stands.
+
+    Args:
+        tokenizer: `data.Tokenizer`.
+        columns: list of lists of strings.
+        max_length: int, tokens of a row, the two special ones included.
+
+    Returns:
+        For each list the int32 arrays of its texts, and the number of those that were cut.
+    """
+    texts = list(dict.fromkeys(text for column in columns for text in column))
+    rows, cut = token_rows(tokenizer, texts, max_length)
+    rows, cut = dict(zip(texts, rows, strict=True)), dict(zip(texts, cut, strict=True))
+    counts = [sum(cut[text] for text in column) for column in columns]
+    return [[rows[text] for text in column] for column in columns], counts
+
+
+def warn_of_cut(cut, texts, max_length, stacklevel=3):
+    """Warns of texts that were cut, if there are any."""
+    if cut:
+        warnings.warn(
+            f"{cut} of {texts} texts have more than max_length={max_length} tokens; what comes "
+            "after is not read.",
+            stacklevel=stacklevel,
         )
-    normalizes = encoder.settings["normalize"]
-    normalize = normalizes if normalize is None else normalize
-    model = encoder.model if normalize else bare_model(encoder)
-    again = normalize and (size < width or not normalizes)
-    vectors = np.empty((len(texts), size), "float32")
-    bar = keras.utils.Progbar(len(texts), unit_name="text") if progress and texts else None
-    if tokenize is None:
-        tokenize = partial(token_rows, encoder.tokenizer, max_length=encoder.settings["max_length"])
-    cut = 0
-    for first in range(0, len(texts), WINDOW):
-        window = texts[first : first + WINDOW]
-        rows, cut_here = tokenize(tuple(window))
-        cut += cut_here
-        _encode_window(encoder, model, window, rows, batch_size, again, vectors[first:], bar)
-    warn_of_cut(cut, len(texts), encoder.settings["max_length"])
-    return vectors
 
 
-def remembering(encoder):
-    """A function from a tuple of texts to what `token_rows` gives, which tokenises each once."""
-    return cache(partial(token_rows, encoder.tokenizer, max_length=encoder.settings["max_length"]))
+def row_batches(model, rows, batch_size, max_length, pad_id):
+    """Yields the indices of rows, the longest first, and the model's inputs for them.
 
-
-def warm_up(encoder, lengths, batch_size):
-    """`SentenceEncoder.warm_up`, which describes arguments and results."""
-    batch_size = whole("batch_size", batch_size)
-    shapes = {
-        batch_shape(encoder.model, rows, length, batch_size, encoder.settings["max_length"])
-        for length in warm_up_lengths(lengths, encoder.settings["max_length"])
-        for rows in (1, batch_size)
-    }
-    for shape in sorted(shapes):
-        encoder.model.predict_on_batch(empty_batch(shape))
-    return len(shapes)
-
-
-def bare_model(encoder):
-    """The encoder's model without its normalisation; it is kept, for it compiles."""
-    if encoder._bare[0] is not encoder.model:
-        bare = unnormalized(encoder.model, encoder.settings["normalize"])
-        encoder._bare = encoder.model, bare
-    return encoder._bare[1]
-
-
-def _encode_window(encoder, model, texts, rows, batch_size, normalize, vectors, bar):
-    """Fills the first rows of `vectors` with those of texts, of which `rows` are the tokens."""
-    max_length, size = encoder.settings["max_length"], vectors.shape[-1]
+    Args:
+        model: `keras.Model` from token ids to vectors.
+        rows: list of int32 arrays.
+        batch_size: int, rows in a batch.
+        max_length: int, tokens of the longest batch.
+        pad_id: int, id of the padding token.
+    """
     lengths = np.array([len(row) for row in rows])
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         shape = batch_shape(model, len(chosen), lengths[chosen[0]], batch_size, max_length)
-        batch = pad_rows([rows[i] for i in chosen], *shape, encoder.tokenizer.pad_id)
-        found = np.asarray(model.predict_on_batch(batch))[: len(chosen), :size]
+        inputs = pad_rows([rows[i] for i in chosen], *shape, pad_id)
+        yield chosen, keras.tree.map_structure(numeric, inputs)
+
+
+def fill_vectors(vectors, model, batches, texts, bar=None):
+    """Puts the first components of the vectors that a model gives into an array.
+
+    Args:
+        vectors: float32 array (texts, d), which is filled.
+        model: `keras.Model` from token ids to vectors.
+        batches: what `row_batches` gives, or a list of it.
+        texts: list of the strings.
+        bar: `keras.utils.Progbar`, or None.
+
+    Raises:
+        ValueError: for a vector that is not finite.
+    """
+    for chosen, inputs in batches:
+        found = np.asarray(model.predict_on_batch(inputs))[: len(chosen), : vectors.shape[1]]
         finite = np.isfinite(found).all(axis=1)
         if not finite.all():
             text = texts[chosen[np.flatnonzero(~finite)[0]]]
@@ -88,7 +96,7 @@ def _encode_window(encoder, model, texts, rows, batch_size, normalize, vectors, 
                 "The model gives a vector that is not finite. Expected weights that are. "
                 f"Received: text={text!r:.80}"
             )
-        vectors[chosen] = unit_rows(found) if normalize else found
+        vectors[chosen] = found
         if bar is not None:
             bar.add(len(chosen))
 
@@ -103,3 +111,11 @@ def batch_shape(model, rows, length, batch_size, max_length):
 def unit_rows(vectors):
     """`ops.unit_vectors` of an array, as an array."""
     return keras.ops.convert_to_numpy(unit_vectors(vectors))
+
+
+def comparable(vectors, score):
+    """Vectors whose inner products are scores: for the cosine of length 1, copied if they are not."""
+    if score != "cosine":
+        return vectors
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    return vectors if (np.abs(squares - 1.0) < 1e-5).all() else unit_rows(vectors)

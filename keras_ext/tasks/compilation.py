@@ -1,14 +1,15 @@
 """How a task compiles what it trains: where, with which optimizer, and once for all its fits."""
 
 import contextlib
+from types import FunctionType
 
 import keras
 
-from keras_ext.callbacks.optimizer_monitor import nested
+from keras_ext.keras_internals import copy_exclusions, layers_inside, strategy_of
 from keras_ext.ops.settings import number
 from keras_ext.optimizers import GuardedLossScale, SummedGradients, WarmupCosine
-from keras_ext.optimizers.adjusted_update import innermost
 from keras_ext.optimizers.kinds import undecayed
+from keras_ext.optimizers.nested import innermost, nested
 
 # Callbacks that set the learning rate, which a schedule would not let them.
 RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
@@ -18,13 +19,21 @@ class Compilations:
     """What a task trains, compiled as its `compile` says: once for all fits that it suits.
 
     Args:
-        optimizer: a Keras optimizer or its name, or None for a default one.
+        parts: list of the models and layers whose weights are trained; the first is a model.
+        optimizer: a Keras optimizer or its name, or None for a default one, anew in each fit. A
+            given one goes with its slots and its loss scale from one model to the next.
         default: what `default_arguments` gives.
         arguments: dict of other arguments of `keras.Model.compile`.
     """
 
-    def __init__(self, optimizer, default, arguments):
-        self.optimizer, self.default, self.arguments = optimizer, default, arguments
+    def __init__(self, parts, optimizer, default, arguments):
+        self.default, self.arguments = default, arguments
+        self.optimizer = None
+        if optimizer is not None:
+            with strategy_scope(parts[0]):
+                self.optimizer = _of_its_strategy(keras.optimizers.get(optimizer), parts[0])
+                for part in parts if arguments.get("auto_scale_loss", True) else ():
+                    self.optimizer = guarded(self.optimizer, part)
         self.last = {}  # by the id of the model
 
     def get(self, model, loss, callbacks=()):
@@ -44,7 +53,7 @@ class Compilation:
     Args:
         model: `keras.Model` whose weights exist.
         loss: its loss.
-        optimizer: a Keras optimizer or its name, or None for a default one.
+        optimizer: a Keras optimizer, or None for a default one.
         default: what `default_arguments` gives.
         arguments: dict of other arguments of `keras.Model.compile`.
         scheduled: bool, whether the rate of a default optimizer follows a schedule.
@@ -62,9 +71,8 @@ class Compilation:
                 rate = self.schedule or self.rate
                 settings = {**default, "learning_rate": rate}
                 optimizer = default_optimizer(model.trainable_variables, **settings)
-            optimizer = _of_its_strategy(keras.optimizers.get(optimizer), model)
-            if arguments.get("auto_scale_loss", True):
-                optimizer = guarded(optimizer, model)
+                if arguments.get("auto_scale_loss", True):
+                    optimizer = guarded(optimizer, model)
             model.compile(**{"optimizer": optimizer, "loss": loss, **arguments})
 
     def suits(self, scheduled):
@@ -93,6 +101,37 @@ class Compilation:
                 self.model.make_train_function(force=True)
         elif self.rate is not None and self.schedule is None:
             optimizer.learning_rate = self.rate
+
+
+def check_order(optimizer, loss):
+    """Raises ValueError for a loss in the place of the optimizer, and the other way round.
+
+    Args:
+        optimizer: what the user gave for it, or None.
+        loss: likewise.
+    """
+    if (
+        isinstance(optimizer, (keras.losses.Loss, FunctionType))
+        or isinstance(loss, keras.optimizers.Optimizer)
+        or _names_only(optimizer, keras.losses, keras.optimizers)
+        or _names_only(loss, keras.optimizers, keras.losses)
+    ):
+        raise ValueError(
+            "A task is compiled like a Keras model, the optimizer first: compile(optimizer, loss), "
+            f"or by name: compile(loss=...). Received: {optimizer=}, {loss=}"
+        )
+
+
+def _names_only(name, kind, other):
+    """Whether a string names one of this kind (`keras.losses`, `keras.optimizers`), no other."""
+    return isinstance(name, str) and _names(name, kind) and not _names(name, other)
+
+
+def _names(name, kind):
+    try:
+        return kind.get(name) is not None
+    except ValueError:
+        return False
 
 
 def default_arguments(optimizer, learning_rate, weight_decay, ema_momentum):
@@ -157,13 +196,13 @@ def guarded(optimizer, model):
 
     Args:
         optimizer: a Keras optimizer. One with loss scaling, of Keras too, stays as it is.
-        model: a `keras.Model`.
+        model: a `keras.Model`, or a layer.
 
     Returns:
         A Keras optimizer.
     """
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+    half = any(layer.compute_dtype == "float16" for layer in (model, *layers_inside(model)))
     return GuardedLossScale(optimizer) if half and not scaled else optimizer
 
 
@@ -202,7 +241,7 @@ def _of_its_strategy(optimizer, model):
     """The optimizer, made anew under the strategy of the model if it was made elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return optimizer
-    if optimizer._distribution_strategy is model.distribute_strategy:
+    if strategy_of(optimizer) is model.distribute_strategy:
         return optimizer
     if optimizer.built:
         raise ValueError(
@@ -211,8 +250,6 @@ def _of_its_strategy(optimizer, model):
             f"Received: {optimizer!r}, {type(model.distribute_strategy).__name__}"
         )
     made = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    # Which weights do not decay is no setting that Keras saves.
     for old, new in zip(nested(optimizer), nested(made), strict=True):
-        names = [name for name in vars(old) if name.startswith("_exclude_from_weight_decay")]
-        vars(new).update({name: vars(old)[name] for name in names})
+        copy_exclusions(old, new)
     return made

@@ -1,14 +1,12 @@
 """Any encoder behind one call: ours, and KerasHub's backbones."""
 
-import re
 import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
-# The layers of the first block, here and in KerasHub; where blocks share theirs they have no number.
-FIRST_BLOCK = re.compile(r"Transformer-(0-|[A-Z])|transformer_layer_0$")
+KERAS_HUB_FIRST_BLOCK = "transformer_layer_0"
 
 
 def encode(encoder, inputs, first=False):
@@ -57,19 +55,18 @@ def encode(encoder, inputs, first=False):
 
 
 def _first_block(encoder):
-    """The output of an encoder's first block: that of the last layer named after it."""
-    outputs = [
-        # The layers of blocks that share their weights are called often; the first call is meant.
-        layer._inbound_nodes[0].output_tensors[0]
-        for layer in encoder.layers
-        if FIRST_BLOCK.match(layer.name)
-    ]
-    if not outputs:
+    """The output of an encoder's first block; KerasHub's backbones tell theirs by its name only."""
+    names = [layer.name for layer in encoder.layers]
+    blocks = getattr(encoder, "blocks", ())
+    if not blocks and KERAS_HUB_FIRST_BLOCK in names:
+        blocks = [encoder.get_layer(KERAS_HUB_FIRST_BLOCK)]
+    if not blocks:
         raise ValueError(
-            f"The first block is told by the names of its layers, {FIRST_BLOCK.pattern!r}. "
-            f"Received: {encoder!r} with layers {[layer.name for layer in encoder.layers]}"
+            "The first block of an encoder is the first of its `blocks`, which have an `output`, or "
+            f"a layer of the name {KERAS_HUB_FIRST_BLOCK!r}. Received: {encoder!r} with layers "
+            f"{names}"
         )
-    return outputs[-1]
+    return blocks[0].output
 
 
 def check_encoder(encoder, tokenizer, max_length):

@@ -1,13 +1,12 @@
 """What the tasks add to Keras' `fit`: a watch on the optimizer, and the best weights kept."""
 
-import math
-
 import keras
-from keras import ops
 
 from keras_ext.callbacks import CompileCounter, KeepFreedMemory, OptimizerMonitor
-from keras_ext.callbacks.optimizer_monitor import nested
+from keras_ext.callbacks.keep_best import KeepBest
+from keras_ext.keras_internals import forget_resumed_epoch
 from keras_ext.ops.settings import whole
+from keras_ext.optimizers.nested import nested
 
 # What an optimizer has that `OptimizerMonitor` looks at.
 WATCHED = ("skipped_steps", "dynamic_scale", "flush", "position")
@@ -105,8 +104,7 @@ def fit_and_keep(compilation, batches, callbacks, verbose, measure, best, epochs
     check = keras.callbacks.LambdaCallback(on_epoch_begin=seek, on_epoch_end=keep.check)
     # The monitor waits for the device after each batch: only where there is something to see.
     callbacks = [check, *[OptimizerMonitor()] * watched, *swaps, keep, memory, *callbacks]
-    # Where Keras' BackupAndRestore resumed an earlier fit, which this one would skip up to.
-    model._initial_epoch = None
+    forget_resumed_epoch(model)
     try:
         history = model.fit(
             batches,
@@ -132,110 +130,3 @@ def _partition(callbacks, kind):
     return [c for c in callbacks if isinstance(c, kind)], [
         c for c in callbacks if not isinstance(c, kind)
     ]
-
-
-def lengths_differ_first(batches):
-    """Batches in an order that shows Keras on TensorFlow that their length varies, if it does.
-
-    It learns from the first two which dimensions do.
-
-    Args:
-        batches: list of tuples that begin with the length.
-
-    Returns:
-        The list, in which the second has another length than the first, where one has.
-    """
-    for place, batch in enumerate(batches):
-        if batch[0] != batches[0][0]:
-            return [batches[0], batch, *batches[1:place], *batches[place + 1 :]]
-    return batches
-
-
-def numeric_mask(inputs):
-    """The inputs of an encoder with a padding mask of integers.
-
-    Keras on TensorFlow takes the mean of the batches of several replicas to see their shapes, and
-    booleans have none. The model makes a boolean mask of it again.
-    """
-    return {**inputs, "padding_mask": inputs["padding_mask"].astype("int32")}
-
-
-class KeepBest(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch, and ends training that has gone astray.
-
-    What `measure` gives is added to the logs, where later callbacks, the progress bar and the
-    history find it. Without it the weights of the last epoch are the best.
-
-    Args:
-        trained: the `keras.Model` that is trained.
-        measure: as in `fit_and_keep`.
-        best: likewise.
-        checks: bool, whether weights are checked here: an `OptimizerMonitor` does so, too.
-        averaged: bool, whether the weights after an epoch are averages.
-    """
-
-    def __init__(self, trained, measure, best, checks, averaged):
-        super().__init__()
-        self.trained = trained
-        self.measure = measure
-        self.best = best
-        self.checks = checks
-        self.averaged = averaged
-        self.highest, self.weights = -math.inf, None
-        self.skipped = _skipped_steps(trained)
-
-    def check(self, epoch, logs):
-        """Ends training, before anything else at the end of an epoch, if it is not finite.
-
-        Raises:
-            RuntimeError: if a weight is not finite; or the loss, where no guard skipped the batch.
-        """
-        loss = logs.get("loss", 0.0)
-        skipped = _skipped_steps(self.trained)
-        if skipped > self.skipped:
-            loss = 0.0  # one batch that was skipped makes the mean NaN
-        self.skipped = skipped
-        if not math.isfinite(loss) or (self.checks and not all_finite(self.trained.weights)):
-            raise RuntimeError(
-                f"Training stopped: the loss of epoch {epoch + 1} is {loss}, or weights are not "
-                "finite after it. The best weights from before this epoch are restored. A lower "
-                "learning rate, or float32 instead of mixed_float16, usually helps."
-            )
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.weights is None:  # not before: callbacks may have loaded others
-            self.weights = self.trained.get_weights()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs, weights = {} if logs is None else logs, self.trained.get_weights()
-        if self.measure is None:
-            self.weights = weights
-            return
-        measured = self.measure()
-        logs.update(measured)
-        score = measured.get(self.best, math.nan)
-        score = -math.inf if math.isnan(score) else score
-        if score >= self.highest:  # of equal ones the later has seen more
-            self.highest, self.weights = score, weights
-
-    def on_train_end(self, logs=None):
-        # Keras finds the averages only after the last of all epochs, not where training was stopped.
-        if self.averaged:
-            self.restore()
-
-    def restore(self):
-        """Puts the kept weights into the model."""
-        if self.weights is not None:
-            self.trained.set_weights(self.weights)
-
-
-def _skipped_steps(model):
-    """How many steps a guard of the model's optimizer has skipped so far."""
-    skipped = getattr(model.optimizer, "skipped_steps", 0)
-    return int(ops.convert_to_numpy(skipped))
-
-
-def all_finite(variables):
-    """Whether all values of all variables of floats are finite; looked at where they are."""
-    finite = [ops.all(ops.isfinite(v)) for v in variables if "float" in v.dtype]
-    return bool(ops.all(ops.stack(finite)))

@@ -1,11 +1,12 @@
-"""What users pass to a task, as plain lists: texts, records, callbacks."""
+"""What users pass to a task as plain lists, and what its model gets: batches of few shapes."""
 
 from collections.abc import Mapping
 from os import PathLike
 
 import keras
+import numpy as np
 
-from keras_ext.data import check_records
+from keras_ext.data import bucket_lengths, check_records, make_batches
 
 
 def as_texts(texts, name="texts"):
@@ -64,6 +65,130 @@ def as_callbacks(callbacks):
                 f"callbacks={callbacks!r:.200}"
             )
     return found
+
+
+class Batches(keras.utils.PyDataset):
+    """Examples of texts as batches of few static shapes, in a new order in every epoch.
+
+    Args:
+        lengths: list of ints, the tokens of the longest text of each example.
+        batch_size: int, examples of a batch.
+        max_length: int, tokens of the longest batch.
+        collate: function of the indices of examples, a number of rows and a length; gives
+            `(inputs, labels, sample_weight)`, NumPy arrays of these shapes in which the rows that
+            are left over have the weight 0.
+        seed: int that shuffles, anew in every epoch; None keeps the order.
+        replicas: int, devices that share a batch; as many rows are added as make it divisible.
+        **kwargs: `workers` and others of `keras.utils.PyDataset`.
+    """
+
+    def __init__(self, lengths, batch_size, max_length, collate, seed=None, replicas=1, **kwargs):
+        super().__init__(**kwargs)
+        self.lengths = np.array(lengths, "int64")
+        self.batch_size = batch_size
+        self.rows = -(-batch_size // replicas) * replicas
+        self.buckets = bucket_lengths(max_length)
+        self.collate = collate
+        self.seed = seed
+        self.epoch = 0
+        self._plan()
+
+    def _plan(self):
+        seed = None if self.seed is None else (self.seed, self.epoch)
+        spans = np.zeros_like(self.lengths)
+        batches = make_batches(self.lengths, spans, self.batch_size, self.buckets, seed=seed)
+        self.batches = lengths_differ_first([(length, indices) for length, _, indices in batches])
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        length, indices = self.batches[index]
+        inputs, labels, sample_weight = self.collate(indices, self.rows, length)
+        return keras.tree.map_structure(numeric, inputs), labels, sample_weight
+
+    def made(self):
+        """Yields the indices of the examples of each batch, and the batch."""
+        for number, (_, indices) in enumerate(self.batches):
+            yield indices, self[number]
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        self._plan()
+
+    def forget(self):
+        """Lets go of the data, for TensorFlow keeps for good what it has read from."""
+        self.batches, self.collate = [], None
+
+
+def lengths_differ_first(batches):
+    """Batches in an order that shows Keras on TensorFlow that their length varies, if it does.
+
+    It learns from the first two which dimensions do.
+
+    Args:
+        batches: list of tuples that begin with the length.
+
+    Returns:
+        The list, in which the second has another length than the first, where one has.
+    """
+    for place, batch in enumerate(batches):
+        if batch[0] != batches[0][0]:
+            return [batches[0], batch, *batches[1:place], *batches[place + 1 :]]
+    return batches
+
+
+def numeric(array):
+    """An input of an encoder as numbers: its padding mask as integers.
+
+    Keras on TensorFlow takes the mean of the batches of several replicas to see their shapes, and
+    booleans have none. The model makes a boolean mask of it again.
+    """
+    return array.astype("int32") if array.dtype == bool else array
+
+
+def warm_up(model, shapes):
+    """Runs a model once on each shape, so that no text waits for a trace or a compilation.
+
+    Args:
+        model: `keras.Model` on a dict of `token_ids`, `segment_ids` and `padding_mask`.
+        shapes: tuples of rows and tokens, each once.
+
+    Returns:
+        int, the number of shapes.
+    """
+    shapes = sorted(shapes)
+    for shape in shapes:
+        # Padding, but for one token each.
+        ids, mask = np.zeros(shape, "int32"), np.zeros(shape, bool)
+        mask[:, 0] = True
+        inputs = {"token_ids": ids, "segment_ids": ids, "padding_mask": mask}
+        model.predict_on_batch(keras.tree.map_structure(numeric, inputs))
+    return len(shapes)
+
+
+def warm_up_lengths(lengths, max_length):
+    """The lengths of batches in which texts of some lengths are read.
+
+    Args:
+        lengths: list of numbers of tokens, the special ones included; None for all lengths.
+        max_length: int, tokens of the longest batch.
+
+    Returns:
+        A sorted list of different ints.
+
+    Raises:
+        ValueError: for lengths that are not between 1 and max_length.
+    """
+    buckets = bucket_lengths(max_length)
+    if lengths is None:
+        return list(buckets)
+    lengths = [int(length) for length in lengths]
+    if not lengths or not 1 <= min(lengths) <= max(lengths) <= max_length:
+        raise ValueError(
+            f"Lengths are numbers of tokens from 1 to max_length={max_length}. Received: {lengths=}"
+        )
+    return sorted({next(size for size in buckets if size >= length) for length in lengths})
 
 
 def _text(text, place):

@@ -5,6 +5,8 @@ import zipfile
 
 import keras
 
+from keras_ext.keras_internals import layers_inside
+
 
 def quantized_layers(model):
     """The layers that `keras.Model.quantize` has changed.
@@ -15,7 +17,7 @@ def quantized_layers(model):
     Returns:
         Dict from the path of a layer to its mode, such as "int8"; empty without any.
     """
-    layers = model._flatten_layers(include_self=False)
+    layers = layers_inside(model)
     return {each.path: each.quantization_mode for each in layers if each.quantization_mode}
 
 
@@ -38,7 +40,7 @@ def load_model(path, quantized):
     with zipfile.ZipFile(path) as file:
         config = json.loads(file.read("config.json"))
     model = keras.saving.deserialize_keras_object(config)
-    layers = {layer.path: layer for layer in model._flatten_layers(include_self=False)}
+    layers = {layer.path: layer for layer in layers_inside(model)}
     missing = sorted(set(quantized) - set(layers))
     if missing:
         raise ValueError(

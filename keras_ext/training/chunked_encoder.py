@@ -1,6 +1,7 @@
 import keras
 from keras import ops, tree
 
+from keras_ext.keras_internals import layers_inside, made_trainable
 from keras_ext.ops.settings import whole
 from keras_ext.training.chunk_loop import encode_chunks
 
@@ -134,8 +135,8 @@ def _variables(encoders):
     trained = {id(v): v for encoder in encoders for v in encoder.trainable_variables}
     others = {id(v): v for encoder in encoders for v in encoder.non_trainable_variables}
     # Frozen weights were made as trainable ones. They need not be carried through the loops.
-    layers = [layer for encoder in encoders for layer in encoder._flatten_layers()]
-    frozen = {id(v) for layer in layers for v in layer._trainable_variables}
+    layers = [layer for each in encoders for layer in (each, *layers_inside(each))]
+    frozen = {id(v) for layer in layers for v in made_trainable(layer)}
     constants = [v for key, v in others.items() if key in frozen]
     return list(trained.values()), constants, [v for key, v in others.items() if key not in frozen]
 

@@ -240,12 +240,12 @@ def test_the_size_of_the_keys_of_a_gau_is_that_of_the_heads_unless_given(config)
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"vocab_size": "30"}, "vocab_size to be a positive int. Received: vocab_size='30'"),
+        ({"vocab_size": "30"}, "should be a positive integer. Received: vocab_size='30'"),
         ({"hidden_size": 8.0}, "Received: hidden_size=8.0"),
         ({"num_hidden_layers": 0}, "Received: num_hidden_layers=0"),
         ({"num_attention_heads": "2"}, "Received: num_attention_heads='2'"),
         ({"max_position": 0}, "Received: max_position=0"),
-        ({"type_vocab_size": -1}, "an int of at least 0. Received: type_vocab_size=-1"),
+        ({"type_vocab_size": -1}, "an integer of at least 0. Received: type_vocab_size=-1"),
         ({"hidden_dropout_prob": "0.1"}, "a number in \\[0, 1\\). Received: hidden_dropout_prob"),
         ({"attention_probs_dropout_prob": 1}, "Received: attention_probs_dropout_prob=1"),
     ],

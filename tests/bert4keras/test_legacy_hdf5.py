@@ -40,30 +40,6 @@ def assert_same(read, layers):
             np.testing.assert_array_equal(read[layer][name], value)
 
 
-def tensors(path):
-    """Name of each dataset -> where its data ends in the file."""
-    ends = {}
-
-    def note(name, item):
-        if isinstance(item, h5py.Dataset):
-            ends[name] = item.id.get_offset() + item.id.get_storage_size()
-
-    with h5py.File(path) as file:
-        file.visititems(note)
-    return ends
-
-
-def write_interleaved(path, layers):
-    """A file as Keras writes it: each value behind its name."""
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer.encode() for layer in layers]
-        for layer, weights in layers.items():
-            group = file.create_group(layer)
-            group.attrs["weight_names"] = [f"{layer}/{name}:0".encode() for name in weights]
-            for name, value in weights.items():
-                group[f"{layer}/{name}:0"] = value
-
-
 def test_what_is_written_is_read_bit_for_bit_and_in_order(path, layers):
     file = read_legacy_hdf5(path)
     assert_same(file.layers, layers)
@@ -225,46 +201,18 @@ def test_a_file_that_claims_an_absurd_length_is_cut_off(path):
     length = len(content).to_bytes(8, "little")
     assert content[:100].count(length) == 1
     path.write_bytes(content.replace(length, (2**62).to_bytes(8, "little"), 1))
-    with pytest.raises(ValueError, match=f"of {2**62} bytes; its structure is lost"):
+    with pytest.raises(ValueError, match=f"of {2**62} bytes"):
         read_legacy_hdf5(path)
 
 
-@pytest.mark.parametrize("count", [1, 3, 7])
-def test_exactly_the_tensors_behind_the_end_of_a_cut_file_are_named(path, count):
-    content, ends = path.read_bytes(), tensors(path)
-    lost = sorted(ends, key=ends.get)[-count:]
-    path.write_bytes(content[: ends[lost[0]] - 1])
-    with pytest.raises(ValueError, match="cut off.*these parts are not whole") as caught:
-        read_legacy_hdf5(path)
-    named = str(caught.value).partition("not whole: ")[2].partition(". Received")[0]
-    assert sorted(named.split(", ")) == sorted(f"/{name}" for name in lost)
-
-
-def test_a_cut_file_of_keras_never_loads_and_nothing_lost_goes_unnamed(path, layers):
-    write_interleaved(path, layers)
-    content, ends = path.read_bytes(), tensors(path)
+def test_a_file_that_is_cut_off_never_loads(path):
+    content = path.read_bytes()
     for size in np.linspace(8, len(content) - 1, 40).astype(int):
         path.write_bytes(content[:size])
-        with pytest.raises(ValueError, match="cut off") as caught:
+        with pytest.raises(ValueError, match="cut off.*path=") as caught:
             read_legacy_hdf5(path)
-        message = str(caught.value)
-        if "not whole" in message:
-            lost = message.partition("not whole: ")[2].partition(". Received")[0].split(", ")
-            lost = [name.removesuffix("*") for name in lost]
-            for name, end in ends.items():
-                assert end <= size or any(f"/{name}".startswith(part) for part in lost), size
-
-
-def test_the_tensors_of_a_cut_file_in_compressed_chunks_are_named(path):
-    with h5py.File(path, "r+") as file:
-        names = [*file["Norm"].attrs["weight_names"], b"Norm/long:0"]
-        file["Norm"].attrs["weight_names"] = names
-        file["Norm"].create_dataset(
-            "Norm/long:0", data=np.random.default_rng(0).normal(size=(64, 64)), compression="gzip"
-        )
-    path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(ValueError, match="not whole: .*/Norm/Norm/long:0"):
-        read_legacy_hdf5(path)
+        # The header, of 96 bytes, tells the length.
+        assert size < 96 or f"has {size} of {len(content)} bytes" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -347,23 +295,6 @@ def test_a_soft_link_is_refused(path):
         del file["Norm"]
         file["Norm"] = h5py.SoftLink("/Block")
     with pytest.raises(ValueError, match="by links.*: /Norm"):
-        read_legacy_hdf5(path)
-
-
-@pytest.mark.parametrize("shape", ["links", "deep"])
-def test_groups_that_hold_themselves_or_go_deep_are_seen_once(path, shape):
-    """60 names of the root in each of 3 groups: 180 ** depth ways through the file."""
-    with h5py.File(path, "r+") as file:
-        for i in range(3 if shape == "links" else 0):
-            group = file.create_group(f"group{i}")
-            for j in range(60):
-                group[f"root{j}"] = file["/"]
-        group = file
-        for _ in range(2000 if shape == "deep" else 0):
-            group = group.create_group("a")
-        file["values"] = np.zeros(10**4)
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="cut off"):
         read_legacy_hdf5(path)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from keras_ext.callbacks import CompileCounter
-from keras_ext.data.windows import Window
-from keras_ext.entities.batches import EntityBatches
+from keras_ext.data import Window
+from keras_ext.entities.decoding import window_batches
 
 TESTS = Path(__file__).parents[1]
 
@@ -57,7 +57,7 @@ def train(model, counter, data):
 
 # What the child process runs: all three steps, old and new shapes.
 PROGRAM = """
-from training.test_compile_counter import Batches, CompileCounter, json, tiny_model
+from callbacks.test_compile_counter import Batches, CompileCounter, json, tiny_model
 
 model, counter = tiny_model(), CompileCounter(expected=3)
 watch, silent = counter.watch, {"verbose": 0, "callbacks": [counter]}
@@ -131,14 +131,14 @@ def test_watched_data_are_the_same_data():
 def test_the_batches_of_the_recogniser_keep_to_their_buckets():
     lengths = np.random.default_rng(0).integers(3, 60, 100)
     windows = [Window(0, 0, np.ones(n, "int64"), np.zeros((n, 2), "int64")) for n in lengths]
-    data = EntityBatches(windows, None, batch_size=8, max_length=64, pad_id=0, seed=0)
+    data = window_batches(windows, None, batch_size=8, max_length=64, pad_id=0, seed=0)
     counter = CompileCounter()
     counter.set_model(tiny_model())
     watched = counter.watch(data)
     for _ in range(3):  # each shuffled in its own way
         list(watched)
         watched.on_epoch_end()
-    assert counter.counts["train"] == len({length for length, _, _ in data.batches})
+    assert counter.counts["train"] == len({length for length, _ in data.batches})
     assert counter.counts["train"] <= len(data.buckets)
 
 

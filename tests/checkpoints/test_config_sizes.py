@@ -4,15 +4,17 @@ import tracemalloc
 import pytest
 from safetensors.numpy import save_file
 
-from keras_ext import (
-    checkpoints,
-    models,
+from keras_ext import models
+from keras_ext.checkpoints import (
+    encoder_from_google,
+    encoder_from_huggingface,
+    names_in,
+    save_google_weights,
 )
-from keras_ext.checkpoints import encoder_from_google, encoder_from_huggingface, names_in
 from keras_ext.checkpoints.config_sizes import check_sizes
-from keras_ext.checkpoints.huggingface_config import ENCODERS as KINDS
-from keras_ext.checkpoints.huggingface_config import huggingface_config
-from tests.models.tiny_encoders import ENCODERS, SIZES, bare, make
+from keras_ext.checkpoints.huggingface_config import ENCODERS, huggingface_config
+from tests.models import tiny_encoders
+from tests.models.tiny_encoders import SIZES, bare, make
 
 CHANGES = {
     "vocabulary_size": 12,
@@ -37,7 +39,7 @@ def of_encoder(encoder, column):
 
 
 @pytest.mark.parametrize("column", ["google", "huggingface"])
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", tiny_encoders.ENCODERS)
 def test_a_file_fits_its_own_sizes_and_no_others(kind, column):
     arguments, shapes = of_encoder(bare(kind), column)
     names = {"name", "dtype", "trainable"}
@@ -65,9 +67,9 @@ def test_what_may_lack_is_not_asked_for():
 
 
 @pytest.mark.parametrize("number", [10**5, 10**9])
-@pytest.mark.parametrize("model_type", KINDS)
+@pytest.mark.parametrize("model_type", ENCODERS)
 def test_a_config_of_absurd_sizes_takes_neither_time_nor_memory(tmp_path, model_type, number):
-    kind = KINDS[model_type]
+    kind = ENCODERS[model_type]
     narrow = {} if model_type != "bert" else {"embedding_dim": None}
     encoder = bare(kind, **narrow)
     _, shapes = of_encoder(encoder, "huggingface")
@@ -103,7 +105,7 @@ def test_a_config_of_absurd_sizes_takes_neither_time_nor_memory(tmp_path, model_
 )
 def test_a_google_config_is_compared_with_the_checkpoint(tmp_path, change, match):
     pytest.importorskip("tensorflow")
-    checkpoints.save_google_weights(make(models.BertEncoder), tmp_path / "model.ckpt")
+    save_google_weights(make(models.BertEncoder), tmp_path / "model.ckpt")
     sizes = {"vocab_size": 11, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8}
     sizes |= {"intermediate_size": 12, "hidden_act": "gelu", "max_position": 7}
     config = {**sizes, "embedding_size": 4, **change}

@@ -374,7 +374,8 @@ def test_without_tensorflow_there_is_a_clear_error_and_the_package_works(tmp_pat
     (tmp_path / "x.ckpt.data-00000-of-00001").write_bytes(b"")
     program = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        "from keras_ext.models import BertEncoder, load_google_weights\n"
+        "from keras_ext.checkpoints import load_google_weights\n"
+        "from keras_ext.models import BertEncoder\n"
         "encoder = BertEncoder(9, 1, 1, 4, 8)\n"
         "try:\n"
         "    load_google_weights(encoder, sys.argv[1])\n"

@@ -85,14 +85,14 @@ def test_the_fields_of_a_config_become_arguments():
             "hidden_act to be one of.*Received: hidden_act='quick_gelu'",
         ),
         ({"hidden_act": ["gelu"]}, r"Received: hidden_act=\['gelu'\]"),
-        ({"vocab_size": "11"}, "vocab_size to be a positive int. Received: vocab_size='11'"),
+        ({"vocab_size": "11"}, "should be a positive integer. Received: vocab_size='11'"),
         ({"hidden_size": 8.0}, "Received: hidden_size=8.0"),
         ({"num_hidden_layers": 0}, "Received: num_hidden_layers=0"),
         ({"intermediate_size": True}, "Received: intermediate_size=True"),
         ({"max_position_embeddings": None}, "Received: max_position_embeddings=None"),
         ({"hidden_dropout_prob": 1.0}, r"a number in \[0, 1\). Received: hidden_dropout_prob=1.0"),
         ({"attention_probs_dropout_prob": "0.1"}, "attention_probs_dropout_prob='0.1'"),
-        ({"layer_norm_eps": 0}, "a positive number. Received: layer_norm_eps=0"),
+        ({"layer_norm_eps": 0}, "a positive, finite number. Received: layer_norm_eps=0"),
     ],
 )
 def test_what_the_encoders_do_not_know_is_refused(change, match):

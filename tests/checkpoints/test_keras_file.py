@@ -97,6 +97,12 @@ def to_itself(file, group):
     del group["1"]
 
 
+def deep(file, group):
+    del group["1"]
+    for _ in range(2000):
+        group = group.create_group("a")
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -105,6 +111,7 @@ def to_itself(file, group):
         (soft, "links, or kept in other files: /layers/.*/vars/1"),
         (external, "links, or kept in other files: /layers/.*/vars/1"),
         (to_itself, "."),
+        (deep, "."),
     ],
 )
 def test_weights_lie_in_the_file_and_fit_in_it(path, change, match):

@@ -10,8 +10,8 @@ from keras_ext.data import (
     entities_to_tokens,
     make_windows,
     merge_windows,
+    tokens_to_characters,
 )
-from keras_ext.data import tokens_to_characters as to_characters
 
 OFFSETS = np.array([[-1, -1], [0, 3], [3, 5], [6, 6], [6, 7], [7, 8], [7, 8], [-1, -1]])
 
@@ -31,11 +31,11 @@ def test_tokens_and_characters_are_inverse(data, texts, kinds):
             continue
         pairs = data.draw(st.lists(st.tuples(st.sampled_from(wide), st.sampled_from(wide))))
         spans = [(i % 2, *sorted(pair)) for i, pair in enumerate(dict.fromkeys(pairs))]
-        characters = to_characters(spans, offsets)
+        characters = tokens_to_characters(spans, offsets)
         entities = [entity(start, end, kind) for kind, start, end in characters.tolist()]
         back = entities_to_tokens(entities, offsets, {0: 0, 1: 1})
         unique = [list(row) for row in dict.fromkeys(map(tuple, characters.tolist()))]
-        assert to_characters(back, offsets).tolist() == unique
+        assert tokens_to_characters(back, offsets).tolist() == unique
         if name in ("wordpiece", "characters"):  # their tokens share no characters
             assert back.tolist() == [list(row) for row in dict.fromkeys(spans)]
         for _, start, end in unique:
@@ -113,7 +113,9 @@ def test_one_window_gives_itself():
     (window,) = document(8)
     spans = [[0, 1, 1], [1, 1, 8], [0, 3, 5], [0, 4, 7]]
     scores = [0.5, 1.5, 2.5, -3.0]
-    expected = dict(zip(map(tuple, to_characters(spans, window.offsets)), scores, strict=True))
+    expected = dict(
+        zip(map(tuple, tokens_to_characters(spans, window.offsets)), scores, strict=True)
+    )
     assert merge_windows([window], [(spans, scores)]) == [expected]
 
 

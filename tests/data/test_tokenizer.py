@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import models, processors
 
 from keras_ext.data import Tokenizer
-from keras_ext.data.offsets import fit_offsets
+from keras_ext.data.tokenizer import fit_offsets
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 

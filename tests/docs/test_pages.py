@@ -24,7 +24,7 @@ def policy():
 @pytest.mark.parametrize(
     ("name", "blocks"),
     [
-        ("optimizers.md", 8),
+        ("optimizers.md", 7),
         ("attention.md", 7),
         ("sentence_vectors.md", 5),
         ("training.md", 2),

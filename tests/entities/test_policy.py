@@ -7,7 +7,7 @@ import pytest
 from tasks.recognizers import make_recognizer, make_records
 
 from keras_ext.data import validate
-from keras_ext.entities.policy import choose_policy
+from keras_ext.entities.training import choose_policy
 from keras_ext.metrics import score_entities
 from keras_ext.tasks import EntityRecognizer
 
@@ -74,11 +74,16 @@ def test_a_bundle_without_them_is_read_as_it_was_made(trained):
 def test_the_policy_follows_the_training_data_until_it_is_chosen():
     recognizer = make_recognizer()
 
-    def chosen(records, policy=None):
+    kept = None
+
+    def chosen(records, asked=None):
+        """What is chosen, and kept where somebody asked for it."""
+        nonlocal kept
         report = validate(records, recognizer.tokenizer, recognizer.labels, 32, 8)
-        line = choose_policy(recognizer, policy, report)
-        assert line.startswith("policy ") and recognizer.policy in line
-        return recognizer.policy, line
+        policy, line = choose_policy(kept, asked, report)
+        assert line.startswith("policy ") and policy in line
+        kept = policy if asked is not None else kept
+        return policy, line
 
     assert recognizer.policy == "nested"
     policy, line = chosen(FLAT)
@@ -95,6 +100,24 @@ def test_the_policy_follows_the_training_data_until_it_is_chosen():
     assert chosen(NESTED, "flat")[0] == "flat"  # without a warning: the user said so
     with pytest.raises(ValueError, match="policy='best'"):
         chosen(FLAT, "best")
+
+
+def test_each_fit_follows_its_data_until_the_policy_is_chosen(new_recognizer, tmp_path):
+    recognizer = new_recognizer()
+    recognizer.compile(learning_rate=0.0)
+
+    def policy_after(records, **arguments):
+        recognizer.fit(records, epochs=0, verbose=0, **arguments)
+        return recognizer.policy
+
+    assert [policy_after(each) for each in (FLAT, NESTED, FLAT)] == ["flat", "nested", "flat"]
+    assert policy_after(NESTED, policy="longest") == policy_after(FLAT) == "longest"
+    recognizer.policy = "flat"
+    with pytest.warns(UserWarning, match="keeps the policy 'flat'") as caught:
+        assert policy_after(NESTED) == "flat"
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match="policy='best'"):
+        policy_after(FLAT, policy="best")
 
 
 def test_validation_measures_at_what_is_kept(untrained, records, capsys):

@@ -350,12 +350,38 @@ def test_lost_entities_of_the_validation_records_are_reported(untrained, records
     assert "unknown label" in capsys.readouterr().out.split("validation data")[1]
 
 
+@pytest.mark.parametrize("head", ["efficient", "full"])
+def test_a_loss_of_gold_spans_and_scores_can_be_given(new_recognizer, records, head):
+    losses = {}
+    for name in ("own", "given", "function"):
+        recognizer = new_recognizer(head)
+        own = recognizer.span_head.loss()
+        loss = {"own": None, "given": own, "function": lambda y, x, own=own: 2 * own.call(y, x)}
+        recognizer.compile(keras.optimizers.SGD(0.0), loss[name])
+        history = recognizer.fit(records[:9], records[:5], epochs=1, batch_size=4, verbose=0)
+        losses[name] = [history.history[key][0] for key in ("loss", "val_loss")]
+    np.testing.assert_allclose(losses["given"], losses["own"], rtol=1e-6)
+    np.testing.assert_allclose(losses["function"], 2 * np.array(losses["own"]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["efficient", "full"])
+@pytest.mark.parametrize(
+    "loss", ["mse", keras.losses.CategoricalCrossentropy(), lambda y, x: keras.ops.sum(x)]
+)
+def test_a_loss_of_something_else_is_refused(new_recognizer, head, loss):
+    recognizer = new_recognizer(head)
+    with pytest.raises(ValueError, match=r"gold spans \(b, k, 3\).*Received: loss="):
+        recognizer.compile(loss=loss)
+    with pytest.raises(RuntimeError, match="compile"):
+        recognizer.fit([])
+    with pytest.raises(ValueError, match="loss_weights=2"):
+        recognizer.compile(loss_weights=2)
+
+
 def test_bad_arguments_of_fit(new_recognizer, records):
     recognizer = new_recognizer()
     with pytest.raises(RuntimeError, match="compile"):
         recognizer.fit(records)
-    with pytest.raises(ValueError, match="determines the loss"):
-        recognizer.compile(loss="mse")
     recognizer.compile()
     with pytest.raises(ValueError, match="no records"):
         recognizer.fit([])

@@ -73,15 +73,6 @@ def test_cluener_is_taken_where_it_is(monkeypatch, data_folder):
     assert parse(monkeypatch).train == data_folder / "cluener2020" / "train.json"
 
 
-def test_where_float32_is_recommended_it_says_so(monkeypatch):
-    assert example.half_policy("mixed_float16") == ("mixed_float16", "asked for")
-    monkeypatch.setattr(example, "recommended_policy", lambda: "float32")
-    policy, why = example.half_policy(None)
-    assert policy == "mixed_bfloat16" and "although float32 is recommended" in why
-    monkeypatch.setattr(example, "recommended_policy", lambda: "mixed_float16")
-    assert example.half_policy(None) == ("mixed_float16", "recommended on this device")
-
-
 def test_the_losses_of_the_steps_are_those_of_the_batches():
     log = example.StepLog()
     for means in ([4.0, 3.0, 4.0], [2.0, 1.0]):  # Keras logs running means

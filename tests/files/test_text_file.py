@@ -3,13 +3,7 @@ import json
 import pytest
 
 from keras_ext.data import read_pairs, read_records
-from keras_ext.files.text_file import (
-    load_json,
-    model_folder,
-    path_inside,
-    read_object,
-    read_text,
-)
+from keras_ext.files.text_file import load_json, model_folder, path_inside, read_object, read_text
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import pytest
 from gradients import to_numpy, value_and_gradient
 from keras import ops
 
-from keras_ext.layers.attention_arguments import check_positions
-from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
+from keras_ext.layers.gated_attention_unit import GatedAttentionUnit, check_positions
 
 NORMALIZATIONS = ["squared_relu", "softmax_plus", "softmax"]
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 0, 1, 1]], bool)

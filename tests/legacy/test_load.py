@@ -79,13 +79,13 @@ def test_both_formats_hold_the_same_weights_by_layer(legacy, name):
     assert arrays[0] == arrays[1]
 
 
-def test_a_cut_file_of_keras_names_what_is_lost_and_changes_nothing(legacy, tmp_path):
+def test_a_cut_file_of_keras_changes_nothing(legacy, tmp_path):
     case = facts(legacy / "bert")
     encoder = encoder_of(case)
     before = encoder.get_weights()
     content = (legacy / "bert" / "weights.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(ValueError, match="cut off.*not whole: /.*Transformer-1"):
+    with pytest.raises(ValueError, match=f"cut off: it has .* of {len(content)} bytes"):
         load_bert4keras_weights(encoder, tmp_path / "cut.h5")
     for file in (legacy / "bert").glob("tf_format*"):
         shutil.copy(file, tmp_path)

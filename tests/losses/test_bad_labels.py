@@ -146,7 +146,7 @@ def test_the_order_of_large_labels_is_kept(dtype):
     start = 2**24 if dtype != "int64" or keras.backend.backend() == "jax" else 2**53
     labels = np.array([start + 1, start, start + 2], dtype)
     vectors = RNG.normal(size=(3, 2, 4)).astype("float32")
-    loss = losses.CoSENT(layout="pairs")
+    loss = losses.CoSENT()
     expected = float(loss(np.array([1.0, 0.0, 2.0]), vectors))
     assert float(loss(labels, vectors)) == pytest.approx(expected, rel=1e-6)
 
@@ -156,7 +156,7 @@ def test_labels_that_jax_cannot_hold_are_refused():
     far = np.array([0, 2**40])
     for function in (
         lambda: losses.ranking_logsumexp(far, np.zeros(2, "float32")),
-        lambda: losses.CoSENT(layout="pairs")(far, np.zeros((2, 2, 4), "float32")),
+        lambda: losses.CoSENT()(far, np.zeros((2, 2, 4), "float32")),
         lambda: losses.info_nce(far, np.zeros((2, 2, 4), "float32")),
     ):
         with pytest.raises(ValueError, match="jax holds labels as int32.*Received: 0 to 1099511"):

@@ -86,11 +86,11 @@ def test_equals_the_formula_in_both_layouts(score, expected):
     vectors = vectors_of()
     for scale in (20.0, 1.5):
         truth = double_sum(LABELS, expected(vectors), scale)
-        value, gradient = compiled_loss(layout="pairs", score=score, scale=scale)(LABELS, vectors)
+        value, gradient = compiled_loss(score=score, temperature=1 / scale)(LABELS, vectors)
         assert (value.dtype, value.shape) == (np.float32, ())
         assert relative_error(value, truth) < 2e-6
         rows = vectors.reshape(-1, WIDTH)
-        interleaved = compiled_loss(score=score, scale=scale)
+        interleaved = compiled_loss(layout="interleaved", score=score, temperature=1 / scale)
         value, of_rows = interleaved(LABELS.repeat(2), rows)
         assert relative_error(value, truth) < 2e-6
         assert relative_error(of_rows.reshape(gradient.shape), gradient) < 1e-6
@@ -98,7 +98,7 @@ def test_equals_the_formula_in_both_layouts(score, expected):
 
 def test_columns_of_labels_and_weights_are_taken():
     vectors, weights = vectors_of(), np.arange(6.0)
-    pairs, rows = CoSENT(layout="pairs"), CoSENT()
+    pairs, rows = CoSENT(), CoSENT(layout="interleaved")
     flat = float(pairs(LABELS, vectors, sample_weight=weights))
     assert float(pairs(LABELS[:, None], vectors, sample_weight=weights[:, None])) == flat
     doubled, weights = LABELS.repeat(2), weights.repeat(2)
@@ -123,7 +123,7 @@ def test_weights_multiply_by_pair_of_pairs():
     value, _ = compiled_loss(layout="pairs")(LABELS, vectors, weights)
     truth = double_sum(LABELS, cosines(vectors), weights=weights)
     assert relative_error(value, truth) < 2e-6
-    doubled = float(CoSENT(layout="pairs")(LABELS, vectors, sample_weight=2.0))
+    doubled = float(CoSENT()(LABELS, vectors, sample_weight=2.0))
     assert doubled == pytest.approx(double_sum(LABELS, cosines(vectors), weights=np.full(6, 2)))
 
 
@@ -244,7 +244,7 @@ def test_odd_batches_raise():
     with pytest.raises(
         ValueError, match=r"number of rows is even.*Received: y_pred.shape=\(5, 4\)"
     ):
-        CoSENT()(np.zeros(5), np.zeros((5, WIDTH), "float32"))
+        CoSENT(layout="interleaved")(np.zeros(5), np.zeros((5, WIDTH), "float32"))
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="JAX knows every shape when it traces")
@@ -283,21 +283,28 @@ def test_bad_options_raise():
         CoSENT(layout="pair")
     with pytest.raises(ValueError, match="Received: score='euclidean'"):
         CoSENT(score="euclidean")
-    with pytest.raises(ValueError, match="scale above 0.*Received: scale=0"):
-        CoSENT(scale=0)
+    with pytest.raises(ValueError, match="temperature above 0.*Received: temperature=0"):
+        CoSENT(temperature=0)
     with pytest.raises(ValueError, match="even.*Received: 3 dimensions"):
-        CoSENT(score="angle", layout="pairs")(np.ones(6), np.ones((6, 2, 3)))
+        CoSENT(score="angle")(np.ones(6), np.ones((6, 2, 3)))
 
 
 @pytest.mark.parametrize("score", ["angle", negative_distance])
 def test_config_brings_the_loss_back(score):
-    loss = CoSENT(scale=7.0, layout="pairs", score=score, name="other", reduction="sum")
+    loss = CoSENT(temperature=0.25, score=score, name="other", reduction="sum")
     stored = keras.saving.serialize_keras_object(loss)
     again = keras.saving.deserialize_keras_object(stored)
     assert again.get_config() == loss.get_config()
     assert again.score == score
     vectors = vectors_of()
     assert float(again(LABELS, vectors)) == float(loss(LABELS, vectors))
+
+
+def test_a_config_of_earlier_versions_has_a_scale():
+    config = {"name": "cosent", "scale": 5.0, "layout": "interleaved", "score": "dot"}
+    loss = CoSENT.from_config(config)
+    assert loss.get_config() == CoSENT(0.2, "dot", "interleaved").get_config()
+    assert config["scale"] == 5.0
 
 
 def test_unregistered_score_is_not_found_when_loaded():
@@ -312,7 +319,7 @@ def test_unregistered_score_is_not_found_when_loaded():
 def test_loss_of_a_cross_encoder_is_the_function():
     """Scores of a model that reads both texts at once need no vectors."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile(loss=lambda y, s: ranking_logsumexp(y[:, 0], s[:, 0], scale=1.0))
+    model.compile(loss=lambda y, s: ranking_logsumexp(y[:, 0], s[:, 0], temperature=1.0))
     x = vectors_of().reshape(PAIRS, -1)[:, :3]
     scores = model.predict(x, verbose=0)[:, 0].astype("float64")
     value = model.evaluate(x, LABELS[:, None], verbose=0)
@@ -322,7 +329,7 @@ def test_loss_of_a_cross_encoder_is_the_function():
 def test_shuffled_rows_show():
     vectors = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
     labels = np.array([0, 0, np.nan, np.nan, 2, 2], "float32")
-    loss = CoSENT()
+    loss = CoSENT(layout="interleaved")
     assert np.isfinite(float(loss(labels, vectors)))
     assert np.isfinite(float(loss(labels.reshape(-1, 1), vectors)))
     for torn in ([0, 0, 1, 2, 2, 2], [0, 0, np.nan, 1, 2, 2]):

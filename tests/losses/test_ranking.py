@@ -42,9 +42,7 @@ def exponents_and_value(labels, scores, scale, weights):
 @functools.cache
 def compiled_loss(compiled=False, scale=20.0):
     """A function of labels, scores and weights that gives the value and the three gradients."""
-    return differentiated(
-        lambda y, s, w: ranking_logsumexp(y, s, scale=scale, pair_weight=w), compiled
-    )
+    return differentiated(lambda y, s, w: ranking_logsumexp(y, s, 1 / scale, w), compiled)
 
 
 def loss_and_gradient(labels, scores, weights=None, **options):
@@ -297,6 +295,6 @@ def test_bad_arguments_raise():
         ranking_logsumexp(ones, ones, pair_weight=ones[:1])
     with pytest.raises(ValueError, match=r"s.shape=\(3, 1\)"):
         ranking_logsumexp(ones, ones[:, None])
-    for scale in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="scale above 0.*Received: scale="):
-            ranking_logsumexp(ones, ones, scale=scale)
+    for temperature in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="temperature above 0.*Received: temperature="):
+            ranking_logsumexp(ones, ones, temperature)

@@ -1,7 +1,9 @@
 """What holds for every encoder."""
 
+import copy
 import inspect
 import math
+import re
 import subprocess
 import sys
 
@@ -41,6 +43,7 @@ def having(argument):
 
 
 every_encoder = having("name")
+every_kind = pytest.mark.parametrize("encoder", [*ENCODERS, models.AlbertUnsharedEncoder])
 
 
 def make(encoder, **arguments):
@@ -106,6 +109,83 @@ def test_the_config_rebuilds_the_model(encoder):
     assert again.get_config() == config
     assert again.name == "mine" and again.compute_dtype == "bfloat16"
     assert not again.trainable_weights and len(again.weights) == len(model.weights)
+
+
+@every_kind
+def test_the_config_holds_every_argument(encoder):
+    """Also those that `__init__` does not look at but hands on."""
+    config = encoder(**ENCODERS.get(encoder, SIZES)).get_config()
+    assert set(config) == set(inspect.signature(encoder).parameters)
+
+
+def own_arguments(encoder):
+    """The names of the arguments that a docstring explains."""
+    section = inspect.cleandoc(encoder.__doc__).partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.sub(r"\n {5,}", " ", section).splitlines()
+    return [name for entry in entries for name in entry.partition(":")[0].strip().split(", ")]
+
+
+def explained_default(encoder, name):
+    """The default of an argument, where it is explained: here, or in the encoder that is named."""
+    if name in own_arguments(encoder):
+        return inspect.signature(encoder).parameters[name].default
+    text = " ".join(encoder.__doc__.split())
+    named = re.search(r"[Aa]rguments, [^.]* those of `(\w+)`", text)
+    assert named, f"{name} is not explained"
+    return explained_default(getattr(models, named[1]), name)
+
+
+@every_kind
+def test_every_argument_is_explained(encoder):
+    parameters = inspect.signature(encoder).parameters
+    assert set(own_arguments(encoder)) - {""} <= set(parameters)
+    for name, parameter in parameters.items():
+        assert explained_default(encoder, name) == parameter.default, name
+
+
+@every_kind
+def test_the_first_block_gives_what_an_encoder_of_one_block_gives(encoder, batch):
+    deep, shallow = (
+        encoder(**{**ENCODERS.get(encoder, SIZES), "num_layers": n, "name": "x"}) for n in (3, 1)
+    )
+    for layer in shallow.layers:
+        if layer.weights:
+            layer.set_weights(deep.get_layer(layer.name).get_weights())
+    first, last = deep.blocks[0].output, deep.blocks[-1].output
+    if encoder is models.BigramRoFormerEncoder:  # normalised at the end only
+        mask = keras.ops.cast(batch["padding_mask"][..., None], "float32")
+        result = shallow.get_layer("Output-Norm")(keras.Model(deep.input, first)(batch)) * mask
+    else:
+        assert last is deep.output
+        result = keras.Model(deep.input, first)(batch)
+    np.testing.assert_allclose(np.array(result), hidden(shallow, batch), atol=1e-6)
+    assert len(deep.blocks) == 3 and len({id(block.output) for block in deep.blocks}) == 3
+
+
+@every_kind
+def test_the_blocks_hold_all_weights_but_those_of_the_embeddings_and_the_output(encoder):
+    model = encoder(**ENCODERS.get(encoder, SIZES))
+    first, last = (
+        {weight.path for layer in block.layers for weight in layer.weights}
+        for block in model.blocks
+    )
+    outside = [weight.path for weight in model.weights if weight.path not in first | last]
+    assert all(re.match("Embedding-|Output-", path) for path in outside)
+    assert not [path for path in first | last if path.startswith("Embedding-")]
+    shared = encoder is AlbertEncoder
+    assert first and last and (first == last if shared else not first & last)
+
+
+@every_kind
+def test_an_encoder_that_is_made_anew_has_blocks_of_its_own(encoder, tmp_path):
+    model = encoder(**ENCODERS.get(encoder, SIZES))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for again in (loaded, encoder.from_config(model.get_config()), copy.deepcopy(model)):
+        held = [layer for block in again.blocks for layer in block.layers]
+        assert len(again.blocks) == 2 and held
+        assert all(any(layer is own for own in again.layers) for layer in held)
+        assert len(again.layers) == len(model.layers)
 
 
 @every_encoder

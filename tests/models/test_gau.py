@@ -35,6 +35,15 @@ def test_gau_alpha_is_one_of_its_configurations(batch):
     assert names[0] == names[1]
 
 
+def test_gau_alpha_begins_with_weights_that_shrink_with_the_depth():
+    encoder = GAUAlphaEncoder(500, num_layers=8, hidden_dim=64, intermediate_dim=128)
+    table = encoder.get_layer("Embedding-Token").embeddings
+    kernels = [block.layers[0].input_dense.kernel for block in encoder.blocks]
+    for weight in (table, *kernels):  # each vector of the table, each column of a kernel: 64
+        deviation = keras.ops.convert_to_numpy(weight).std()
+        assert abs(deviation * np.sqrt(64 * 8 ** (2 / 3)) - 1) < 0.03
+
+
 @pytest.mark.parametrize("residual", ["post", "pre", "deepnorm"])
 def test_units_are_joined_as_the_choice_says(batch, residual):
     encoder = GAUEncoder(**SIZES, residual=residual)

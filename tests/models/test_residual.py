@@ -5,13 +5,9 @@ import numpy as np
 import pytest
 from gradients import to_numpy
 
-from keras_ext import (
-    bert4keras,
-    checkpoints,
-    models,
-)
+from keras_ext import bert4keras, checkpoints, models
 from keras_ext.checkpoints import load_google_weights, names_in, save_google_weights
-from keras_ext.models.blocks import post_norm
+from keras_ext.models.blocks import Residual
 from keras_ext.ops.deepnorm import deepnorm_constants
 
 SIZES = {
@@ -100,9 +96,9 @@ def test_alpha_is_not_rounded_in_half_precision(policy):
     rounded = float(keras.ops.cast(keras.ops.cast(alpha, half), "float32"))
     bias = keras.initializers.Constant(-rounded)
     layer = keras.layers.Dense(4, kernel_initializer="zeros", bias_initializer=bias, dtype=policy)
-    block = post_norm(layer, 0.0, keras.layers.Identity, alpha)
+    joined = Residual("deepnorm", 24, 0.0, keras.layers.Identity, None, layer.dtype_policy)
     inputs = keras.Input((4,), dtype=half)
-    model = keras.Model(inputs, block(inputs))
+    model = keras.Model(inputs, joined.join(layer)(inputs).output)
     assert model.output.dtype == half
     output = to_numpy(keras.ops.cast(model(np.ones((1, 4), "float32")), "float32"))
     assert abs(alpha - rounded) > 1e-4 * alpha

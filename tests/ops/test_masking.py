@@ -9,7 +9,6 @@ from keras_ext.ops import (
     is_masked,
     mask_scores,
     mask_value,
-    masked_logsumexp,
     masked_softmax,
 )
 from keras_ext.ops.masking import mask_bias
@@ -25,11 +24,6 @@ def softmax_reference(scores, mask):
         exponentials = np.exp(scores[row, kept])
         result[row, kept] = exponentials / exponentials.sum()
     return result
-
-
-def logsumexp_reference(scores, mask):
-    sums = [np.exp(row[kept]).sum() for row, kept in zip(scores, mask, strict=True)]
-    return np.array([np.log(total) if total else 0.0 for total in sums])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -92,39 +86,28 @@ def test_softmax_equals_reference(dtype):
     np.testing.assert_allclose(result, softmax_reference(SCORES, MASK), atol=tolerance)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_logsumexp_equals_reference_in_float32_whatever_the_input(dtype):
-    result = masked_logsumexp(ops.convert_to_tensor(SCORES, dtype=dtype), MASK)
-    assert ops.dtype(result) == "float32"
-    np.testing.assert_allclose(np.array(result), logsumexp_reference(SCORES, MASK), rtol=1e-6)
-
-
 def test_other_axis_is_the_transposed_problem():
-    for function in (masked_softmax, masked_logsumexp):
-        upright = to_numpy(function(SCORES.astype("float32"), MASK))
-        turned = to_numpy(function(SCORES.T.astype("float32"), MASK.T, axis=0))
-        np.testing.assert_allclose(turned.T, upright, rtol=1e-6)
+    upright = to_numpy(masked_softmax(SCORES.astype("float32"), MASK))
+    turned = to_numpy(masked_softmax(SCORES.T.astype("float32"), MASK.T, axis=0))
+    np.testing.assert_allclose(turned.T, upright, rtol=1e-6)
 
 
 def test_mask_broadcasts_and_none_keeps_all():
     scores = SCORES.astype("float32")
-    for function in (masked_softmax, masked_logsumexp):
-        row = to_numpy(function(scores, MASK[1]))
-        np.testing.assert_allclose(row, to_numpy(function(scores, np.tile(MASK[1], (3, 1)))))
-        everything = to_numpy(function(scores, np.ones_like(MASK)))
-        np.testing.assert_allclose(to_numpy(function(scores)), everything)
+    row = to_numpy(masked_softmax(scores, MASK[1]))
+    np.testing.assert_allclose(row, to_numpy(masked_softmax(scores, np.tile(MASK[1], (3, 1)))))
+    everything = to_numpy(masked_softmax(scores, np.ones_like(MASK)))
+    np.testing.assert_allclose(to_numpy(masked_softmax(scores)), everything)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("function", [masked_softmax, masked_logsumexp])
-def test_empty_row_is_zero_in_value_and_gradient(function, dtype, compiled):
+def test_empty_row_is_zero_in_value_and_gradient(dtype, compiled):
     scores = SCORES.astype(dtype)
     weights = np.arange(1.0, 5.0, dtype="float32")  # a plain sum of softmax has no gradient
 
     def weighted(x):
-        result = ops.cast(function(x, MASK), "float32")
-        return result * weights if function is masked_softmax else result
+        return ops.cast(masked_softmax(x, MASK), "float32") * weights
 
     value, (gradient,) = value_and_gradient(weighted, scores, compiled=compiled)
     assert np.array_equal(value[2], np.zeros_like(value[2]))
@@ -136,29 +119,12 @@ def test_empty_row_is_zero_in_value_and_gradient(function, dtype, compiled):
 def test_masked_positions_may_hold_anything():
     scores = SCORES.astype("float32")
     scores[~MASK] = [np.nan, np.inf, -np.inf, np.nan, np.inf, 1e38]
-    for function, reference in (
-        (masked_softmax, softmax_reference),
-        (masked_logsumexp, logsumexp_reference),
-    ):
-        value, (gradient,) = value_and_gradient(lambda x, f=function: f(x, MASK), scores)
-        np.testing.assert_allclose(value, reference(SCORES, MASK), rtol=1e-5)
-        assert np.array_equal(gradient[~MASK], np.zeros(np.sum(~MASK)))
-
-
-def test_gradient_of_logsumexp_is_softmax():
-    scores = SCORES.astype("float32")
-    _, (gradient,) = value_and_gradient(lambda x: masked_logsumexp(x, MASK), scores)
-    np.testing.assert_allclose(gradient, softmax_reference(SCORES, MASK), atol=1e-6)
-
-
-def test_many_float16_zeros_do_not_overflow():
-    zeros = np.zeros((1, 100_000), "float16")
-    mask = np.ones((1, 100_000), bool)
-    assert float(masked_logsumexp(zeros, mask)[0]) == pytest.approx(np.log(100_000), rel=1e-5)
+    value, (gradient,) = value_and_gradient(lambda x: masked_softmax(x, MASK), scores)
+    np.testing.assert_allclose(value, softmax_reference(SCORES, MASK), rtol=1e-5)
+    assert np.array_equal(gradient[~MASK], np.zeros(np.sum(~MASK)))
 
 
 def test_extreme_float16_scores_are_exact():
     scores = np.array([[6e4, -6e4, 6e4]], "float16")
     mask = np.array([[True, True, False]])
     assert np.array(masked_softmax(scores, mask)).tolist() == [[1.0, 0.0, 0.0]]
-    assert float(masked_logsumexp(scores, mask)[0]) == float(np.float16(6e4))

@@ -5,13 +5,7 @@ from gradients import differentiated, numerical_gradient, relative_error, value_
 from keras import ops
 from scipy.spatial.distance import cosine
 
-from keras_ext.ops import (
-    angle_scores,
-    cosine_scores,
-    dot_scores,
-    score_function,
-    unit_vectors,
-)
+from keras_ext.ops import angle_scores, cosine_scores, dot_scores, score_function, unit_vectors
 
 SCORES = [cosine_scores, angle_scores, dot_scores]
 

@@ -99,7 +99,7 @@ def test_windows_of_texts_come_back_in_order(monkeypatch):
     encoder = make_encoder()
     texts = [f"{text} {'on sea ' * (number % 3)}" for number, text in enumerate(4 * TEXTS)]
     expected = encoder.encode(texts, batch_size=7)
-    monkeypatch.setattr("keras_ext.sentences.vectors.WINDOW", 10)
+    monkeypatch.setattr("keras_ext.sentences.encoder.WINDOW", 10)
     np.testing.assert_allclose(encoder.encode(texts, batch_size=7), expected, atol=1e-6)
 
 
@@ -187,7 +187,7 @@ def test_progress_is_shown(capsys):
 
 TRAININGS = {
     "scored": (SCORED, SCORED, {}),
-    "angle": (SCORED, SCORED, {"loss": CoSENT(layout="pairs", score="angle")}),
+    "angle": (SCORED, SCORED, {"loss": CoSENT(score="angle")}),
     "pairs": (PAIRS, SCORED, {}),
     "symmetric": (PAIRS, SCORED, {"loss": InfoNCE(symmetric=True)}),
     "flat": (PAIRS, SCORED, {"loss": FlatNCE()}),
@@ -234,9 +234,7 @@ def test_rows_that_fill_up_do_not_count(loss):
     for batch_size in (5, 8):
         encoder = make_encoder()
         metric = SpearmanCorrelation(name="rank")
-        encoder.compile(
-            loss, head=PairScore(), optimizer=keras.optimizers.SGD(0.0), metrics=[metric]
-        )
+        encoder.compile(keras.optimizers.SGD(0.0), loss, head=PairScore(), metrics=[metric])
         history = encoder.fit(pairs, epochs=1, batch_size=batch_size, verbose=0)
         losses[batch_size] = history.history["loss"][0]
         cosines = [float(encoder.similarity([a], [b])[0, 0]) for a, b, _ in pairs]
@@ -418,7 +416,7 @@ def test_fit_takes_equal_texts_for_what_they_are(chunk_size, capsys):
         scores = encoder.similarity(row[:1], [row[1], *negatives])[0] / 0.05
         losses.append(np.logaddexp.reduce(scores) - scores[0])
     for loss in (None, Matryoshka(InfoNCE(), [16])):
-        encoder.compile(loss, optimizer=keras.optimizers.SGD(0.0))
+        encoder.compile(keras.optimizers.SGD(0.0), loss)
         history = encoder.fit(rows, batch_size=8, chunk_size=chunk_size, verbose=2).history
         assert history["loss"][0] == pytest.approx(np.mean(losses), rel=1e-4)
     report = "3 tuples; 1 with a negative that is their own anchor or positive, which is left out"
@@ -453,7 +451,7 @@ def test_a_loss_of_ones_own_gets_the_groups():
         return keras.ops.sum(vectors, axis=(1, 2))
 
     encoder = make_encoder()
-    encoder.compile(loss, optimizer=keras.optimizers.SGD(0.0))
+    encoder.compile(keras.optimizers.SGD(0.0), loss)
     for examples in (PAIRS, TRIPLETS, [(*row, "a") for row in TRIPLETS]):
         encoder.fit(examples, batch_size=4, verbose=0)
     assert shapes == {(), (2,), (3,)}

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -31,6 +32,54 @@ def test_search_finds_what_scores_best():
         assert [hit.text for hit in found] == [TEXTS[hit.index] for hit in found]
         np.testing.assert_allclose([hit.score for hit in found], np.sort(row)[::-1][:3], atol=1e-6)
     assert encoder.search(TEXTS[0], TEXTS, k=1)[0].text == TEXTS[0]
+
+
+VECTORS = {  # the forms in which vectors come, from an array (m, d)
+    "array": lambda vectors: vectors,
+    "float64": lambda vectors: vectors.astype("float64"),
+    "list of arrays": list,
+    "lists of floats": lambda vectors: vectors.tolist(),
+    "tensor": keras.ops.convert_to_tensor,
+    "list of tensors": lambda vectors: [keras.ops.convert_to_tensor(each) for each in vectors],
+    "generator": iter,
+}
+
+
+@pytest.mark.parametrize("form", VECTORS)
+def test_vectors_in_any_form(form):
+    encoder = make_encoder(normalize=False)
+    vectors, given = encoder.encode(TEXTS), VECTORS[form]
+    expected = encoder.search(TEXTS[:2], TEXTS, k=3)
+    found = encoder.search(given(vectors[:2]), given(vectors), k=3)
+    assert [[hit.index for hit in row] for row in found] == [
+        [hit.index for hit in row] for row in expected
+    ]
+    scores = encoder.similarity(TEXTS[:2], TEXTS)
+    np.testing.assert_allclose(
+        encoder.similarity(given(vectors[:2]), given(vectors)), scores, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("form", ["array", "float64", "lists of floats", "tensor", "generator"])
+def test_one_vector_is_one_query(form):
+    encoder = make_encoder()
+    vectors, given = encoder.encode(TEXTS), VECTORS[form]
+    hits = encoder.search(given(vectors[3]), TEXTS, k=2)
+    assert [hit.text for hit in hits] == [hit.text for hit in encoder.search(TEXTS[3], TEXTS, k=2)]
+    assert hits == encoder.search(vectors[3:4], TEXTS, k=2)[0]
+    scores = encoder.similarity(vectors, vectors)
+    np.testing.assert_allclose(encoder.similarity(given(vectors[3]), TEXTS), scores[3], atol=1e-6)
+    np.testing.assert_allclose(
+        encoder.similarity(TEXTS, given(vectors[3])), scores[:, 3], atol=1e-6
+    )
+    one = encoder.similarity(given(vectors[3]), given(vectors[2]))
+    assert one.shape == () and one == pytest.approx(scores[3, 2], abs=1e-6)
+
+
+def test_a_vector_of_half_precision_is_a_vector():
+    encoder = make_encoder()
+    half = keras.ops.cast(encoder.encode("red car"), "bfloat16")
+    assert encoder.search(half, TEXTS, k=1)[0].text == "red car"
 
 
 def test_a_corpus_of_vectors_has_no_texts():
@@ -81,7 +130,15 @@ def test_ties_are_in_the_order_of_the_corpus(monkeypatch):
         ("red", "one text", {}),
         ("red", np.ones((3, 7), "float32"), {}),
         ("red", np.full((3, 16), np.nan, "float32"), {}),
-        (np.ones(16, "float32"), TEXTS, {}),
+        ("red", np.ones(16, "float32"), {}),
+        (np.ones(7, "float32"), TEXTS, {}),
+        (np.ones((2, 3, 16), "float32"), TEXTS, {}),
+        ([np.ones(16), np.ones(7)], TEXTS, {}),
+        ([np.ones(16), "red"], TEXTS, {}),
+        ([1.0, None], TEXTS, {}),
+        (np.float32(1.0), TEXTS, {}),
+        (np.ones((2, 0)), TEXTS, {}),
+        (1.0, TEXTS, {}),
     ],
 )
 def test_what_cannot_be_searched(queries, corpus, arguments):

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from keras_ext.checkpoints import load_huggingface_weights, save_huggingface
 from keras_ext.data import read_pairs
 from keras_ext.models import AlbertEncoder, BertEncoder, ElectraEncoder, RoFormerEncoder
-from keras_ext.sentences import sentence_encoder_from_huggingface, sentence_transformers_folder
+from keras_ext.sentences import SentenceEncoder, sentence_transformers_folder
 from tests.tasks.sentences import TEXTS
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "green", "grey", "car", "tree", "a"]
@@ -95,9 +95,9 @@ POOLED = [
 @pytest.mark.parametrize(("config", "pool"), POOLED)
 def test_poolings(make_folder, config, pool):
     folder, encoder, _ = make_folder(pooling=config)
-    loaded = sentence_encoder_from_huggingface(folder)
+    loaded = SentenceEncoder.from_huggingface(folder)
     assert loaded.settings["max_length"] == 12 and not loaded.settings["normalize"]
-    shorter = sentence_encoder_from_huggingface(folder, max_length=5)
+    shorter = SentenceEncoder.from_huggingface(folder, max_length=5)
     assert shorter.settings["max_length"] == 5
     expected = pool(hidden_states(encoder, [4, 8]))
     np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
@@ -108,7 +108,7 @@ def test_poolings(make_folder, config, pool):
 )
 def test_a_projection_stands_before_the_normalisation(make_folder, activation, function):
     folder, encoder, weights = make_folder(tuple(MODULES), activation=activation)
-    loaded = sentence_encoder_from_huggingface(folder)
+    loaded = SentenceEncoder.from_huggingface(folder)
     expected = hidden_states(encoder, [4, 8]).mean(axis=0)
     expected = function(weights["linear.weight"] @ expected + weights["linear.bias"])
     expected /= np.linalg.norm(expected)
@@ -121,13 +121,13 @@ def test_the_longest_text_of_new_folders(make_folder, tokens, expected):
     write(folder / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
     if tokens is not None:
         write(folder / "tokenizer_config.json", {"model_max_length": tokens})
-    assert sentence_encoder_from_huggingface(folder).settings["max_length"] == expected
+    assert SentenceEncoder.from_huggingface(folder).settings["max_length"] == expected
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_each_kind_of_encoder(make_folder, kind):
     folder, encoder, _ = make_folder(kind=kind)
-    loaded = sentence_encoder_from_huggingface(folder)
+    loaded = SentenceEncoder.from_huggingface(folder)
     assert loaded.settings["max_length"] == 12
     for text, ids in (("red car", [4, 8]), ("a grey tree", [10, 7, 9])):
         expected = hidden_states(encoder, ids).mean(axis=0)
@@ -147,9 +147,9 @@ def test_the_longest_text_of_rotary_positions(make_folder, positions, tokens, ex
         write(folder / "config.json", {**config, "max_position_embeddings": positions})
     if tokens is not None:
         write(folder / "tokenizer_config.json", {"model_max_length": tokens})
-    loaded = sentence_encoder_from_huggingface(folder)
+    loaded = SentenceEncoder.from_huggingface(folder)
     assert loaded.settings["max_length"] == expected
-    longer = sentence_encoder_from_huggingface(folder, max_length=2000)
+    longer = SentenceEncoder.from_huggingface(folder, max_length=2000)
     assert longer.settings["max_length"] == 2000
 
 
@@ -168,10 +168,10 @@ def test_a_tokenizer_that_knows_chinese_words(make_folder, kind, words, settings
     if settings is not None:
         write(folder / "tokenizer_config.json", settings)
     if known:
-        assert sentence_encoder_from_huggingface(folder)
+        assert SentenceEncoder.from_huggingface(folder)
     else:
         with pytest.raises(ValueError, match="jieba.*Received: tokenizer_class"):
-            sentence_encoder_from_huggingface(folder)
+            SentenceEncoder.from_huggingface(folder)
 
 
 def test_a_sentencepiece_tokenizer(make_folder):
@@ -179,20 +179,20 @@ def test_a_sentencepiece_tokenizer(make_folder):
     folder, encoder, _ = make_folder(kind=AlbertEncoder)
     (folder / "vocab.txt").unlink()
     with pytest.raises(ValueError, match="tokenizer.json, or as vocab.txt.*AutoTokenizer"):
-        sentence_encoder_from_huggingface(folder)
+        SentenceEncoder.from_huggingface(folder)
     pieces = ["<pad>", "<unk>", "[CLS]", "[SEP]", "\u2581red", "\u2581c", "ar", "a", "r"]
     model = tokenizers.models.Unigram([(piece, -1.0 - i) for i, piece in enumerate(pieces)], 1)
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
     backend.save(str(folder / "tokenizer.json"))
     expected = hidden_states(encoder, [4, 5, 6]).mean(axis=0)
-    loaded = sentence_encoder_from_huggingface(folder)
+    loaded = SentenceEncoder.from_huggingface(folder)
     np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
 
 
 def test_the_similarity_is_taken_over(make_folder):
     folder, *_ = make_folder(settings={"similarity_fn_name": "dot"})
-    assert sentence_encoder_from_huggingface(folder).settings["score"] == "dot"
+    assert SentenceEncoder.from_huggingface(folder).settings["score"] == "dot"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_similarity_is_taken_over(make_folder):
 def test_what_is_not_known_is_refused(make_folder, arguments, message):
     folder, *_ = make_folder(**arguments)
     with pytest.raises(ValueError, match=f"(?s){message}.*Received"):
-        sentence_encoder_from_huggingface(folder)
+        SentenceEncoder.from_huggingface(folder)
 
 
 WRONG = [None, True, 3, 3.5, "spam", [], [1], {}, {"a": "b"}, {"a": 1}]
@@ -277,7 +277,7 @@ def read_folder(make_folder, monkeypatch):
         is_first = file == "modules.json" and isinstance(content, dict)
         write(folder / file, [content, *others] if is_first else content)
         with contextlib.suppress(Read):
-            sentence_encoder_from_huggingface(folder)
+            SentenceEncoder.from_huggingface(folder)
 
     return read
 
@@ -311,11 +311,11 @@ def test_each_file_with_something_else(read_folder, file, content):
 
 def test_a_folder_with_all_that_is_read(make_folder):
     folder, *_ = make_folder(tuple(MODULES))
-    expected = sentence_encoder_from_huggingface(folder).encode("red car")
+    expected = SentenceEncoder.from_huggingface(folder).encode("red car")
     for file in set(FIELDS) - {"modules.json"}:
         write(folder / file, good_fields(file))
     np.testing.assert_array_equal(
-        sentence_encoder_from_huggingface(folder).encode("red car"), expected
+        SentenceEncoder.from_huggingface(folder).encode("red car"), expected
     )
 
 
@@ -326,7 +326,7 @@ def test_a_projection_whose_file_and_tensors_disagree(make_folder, key, value):
     folder, *_ = make_folder(tuple(MODULES))
     write(folder / "2_Dense/config.json", {key: value})
     with pytest.raises(ValueError, match=f'config.json, "{key}" should be .*{key}={value}'):
-        sentence_encoder_from_huggingface(folder)
+        SentenceEncoder.from_huggingface(folder)
 
 
 @pytest.mark.parametrize("weights", [{"weight": np.ones((4, 8))}, {"linear.weight": np.ones(8)}])
@@ -334,17 +334,17 @@ def test_a_projection_without_its_matrix(make_folder, weights):
     folder, *_ = make_folder(tuple(MODULES))
     save_file(weights, folder / "2_Dense/model.safetensors")
     with pytest.raises(ValueError, match=r"linear\.weight.*2_Dense"):
-        sentence_encoder_from_huggingface(folder)
+        SentenceEncoder.from_huggingface(folder)
 
 
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(ValueError, match=r"modules\.json cannot be read"):
-        sentence_encoder_from_huggingface(tmp_path)
+        SentenceEncoder.from_huggingface(tmp_path)
 
 
 def test_a_name_on_the_hub_is_told_how_to_be_downloaded():
     with pytest.raises(ValueError, match="download BAAI/bge-small-en --local-dir bge-small-en"):
-        sentence_encoder_from_huggingface("BAAI/bge-small-en")
+        SentenceEncoder.from_huggingface("BAAI/bge-small-en")
 
 
 def test_modules_lie_in_the_folder(make_folder):
@@ -353,7 +353,7 @@ def test_modules_lie_in_the_folder(make_folder):
     modules[1]["path"] = "../other"
     write(folder / "modules.json", modules)
     with pytest.raises(ValueError, match="modules.json names what is not in its folder.*other"):
-        sentence_encoder_from_huggingface(folder)
+        SentenceEncoder.from_huggingface(folder)
 
 
 def test_deep_json_is_no_recursion_error(make_folder):
@@ -367,7 +367,7 @@ def test_deep_json_is_no_recursion_error(make_folder):
         text = (folder / name).read_text()
         (folder / name).write_text("[" * 10**5 + "]" * 10**5)
         with pytest.raises(ValueError, match=f"(?s){name}.*more than 100 levels"):
-            sentence_encoder_from_huggingface(folder)
+            SentenceEncoder.from_huggingface(folder)
         (folder / name).write_text(text)
 
 
@@ -384,12 +384,12 @@ def test_the_weights_of_a_projection_are_checked(make_folder, change, match):
     changed = {**weights, "linear.weight": change(weights)}
     save_file(changed, folder / "2_Dense/model.safetensors")
     with pytest.raises(ValueError, match=match):
-        sentence_encoder_from_huggingface(folder)
+        SentenceEncoder.from_huggingface(folder)
 
 
 @pytest.mark.slow
 def test_minilm_on_sts_b(data_folder, minilm):
-    encoder = sentence_encoder_from_huggingface(minilm)
+    encoder = SentenceEncoder.from_huggingface(minilm)
     assert encoder.settings == {
         "pooling": "mean",
         "normalize": True,
@@ -405,9 +405,9 @@ def test_minilm_on_sts_b(data_folder, minilm):
 
 def test_the_tokenizer_file_is_preferred(make_folder):
     folder, encoder, _ = make_folder()
-    loaded = sentence_encoder_from_huggingface(folder)
+    loaded = SentenceEncoder.from_huggingface(folder)
     loaded.tokenizer.save(folder / "tokenizer.json")
     (folder / "vocab.txt").unlink()
-    again = sentence_encoder_from_huggingface(folder)
+    again = SentenceEncoder.from_huggingface(folder)
     np.testing.assert_array_equal(again.encode("red car"), loaded.encode("red car"))
     assert load_huggingface_weights(encoder, folder)

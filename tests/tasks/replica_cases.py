@@ -96,9 +96,7 @@ def coupled(strategy, loss, reduction):
     vectors = rng.normal(size=(6, 2, 4)).astype("float32")
     labels = np.array([0, 1, 2, 1, 3, 3], "int32")
     weights = np.array([1.0, 2.0, 1.0, 0.5, 0.0, 1.0], "float32")
-    arguments = {"layout": "pairs"} if loss == "CoSENT" else {}
-    if reduction != "default":
-        arguments["reduction"] = reduction
+    arguments = {} if reduction == "default" else {"reduction": reduction}
     loss = getattr(losses, loss)(**arguments)
 
     def value_and_gradient(x, y, w):

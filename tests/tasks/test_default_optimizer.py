@@ -68,7 +68,7 @@ def test_the_temperature_of_a_head_does_not_decay():
     encoder, head = make_encoder(), LearnableTemperature(0.25, minimum=0.1)
     # Without a gradient: one example has no negative.
     loss = InfoNCE(temperature=1.0, score="dot")
-    encoder.compile(loss, head, learning_rate=0.1, weight_decay=1.0, run_eagerly=EAGER)
+    encoder.compile(None, loss, head, learning_rate=0.1, weight_decay=1.0, run_eagerly=EAGER)
     before = {v.path: keras.ops.convert_to_numpy(v) for v in encoder.model.trainable_variables}
     encoder.fit(PAIRS[:1], epochs=4, verbose=0)
     assert abs(float(head.temperature) - 0.25) < 1e-6

@@ -14,7 +14,9 @@ from keras_ext.models import (
     RoFormerEncoder,
     RoFormerV2Encoder,
 )
+from keras_ext.models.blocks import encoder_inputs
 from keras_ext.tasks import EntityRecognizer
+from keras_ext.tasks.encoder import encode
 
 SIZES = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
 
@@ -146,3 +148,15 @@ def test_an_encoder_with_only_token_ids_serves(tokenizer):
     recognizer = EntityRecognizer(encoder, tokenizer, ["person"], max_length=32, stride=8)
     scores, _ = recognizer.span_scores("Ada")
     assert np.isfinite(scores).all()
+
+
+def test_a_model_that_does_not_tell_its_blocks_has_no_first_one():
+    """A number in the names of our layers is not looked at; blocks can be told."""
+    encoder = BertEncoder(30, **SIZES)
+    model = keras.Model(encoder.input, encoder.output)
+    with pytest.raises(ValueError, match="first of its `blocks`.*'transformer_layer_0'"):
+        encode(model, encoder_inputs(), first=True)
+    model.blocks = encoder.blocks
+    assert [tuple(x.shape) for x in encode(model, encoder_inputs(), first=True)] == [
+        (None, None, 16)
+    ] * 2

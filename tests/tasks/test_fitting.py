@@ -119,24 +119,35 @@ def test_no_epochs_change_nothing_and_one_callback_needs_no_list(make):
     ] == pytest.approx([0.005])
 
 
-def test_validation_data_are_tokenised_once(case, monkeypatch):
-    task, data, arguments = case
-    calls = []
-    kind = type(task.tokenizer)
+@TASKS
+def test_each_text_is_tokenised_once_and_validation_is_batched_once(make, monkeypatch):
+    task, data, arguments = make()
+    dev = make_records()[20:25] if make is entities else SCORED[14:30]
+    seen, kind, epochs = [], type(task.tokenizer), 3
     for name in ("encode_batch", "encode_ids"):
         method = getattr(kind, name)
 
-        def counted(self, texts, method=method):
-            calls.append(len(list(texts)))
+        def noted(self, texts, method=method):
+            texts = list(texts)
+            seen.extend(texts)
             return method(self, texts)
 
-        monkeypatch.setattr(kind, name, counted)
-    counts = []
-    for epochs in (1, 3):
-        calls.clear()
-        task.fit(data, data, epochs=epochs, **arguments)
-        counts.append(len(calls))
-    assert counts[0] == counts[1] > 0
+        monkeypatch.setattr(kind, name, noted)
+    made, predict = [], task.model.predict_on_batch
+
+    def watched(batch):
+        made.append(batch["token_ids"])  # kept, so that no other array gets its address
+        return predict(batch)
+
+    task.model.predict_on_batch = watched
+    task.compile(learning_rate=0.01)
+    history = task.fit(data, dev, epochs=epochs, **arguments)
+    assert len(history.epoch) == epochs
+    texts = {each["text"] for each in [*data, *dev]} if make is entities else set()
+    for each in [*data, *dev] if make is sentences else ():
+        texts |= set(each[:2])
+    assert sorted(seen) == sorted(texts)
+    assert len(made) == epochs * len({id(batch) for batch in made}) > 0
 
 
 def watch(model):

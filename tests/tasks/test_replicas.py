@@ -2,8 +2,6 @@
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 CASES = [
     {"task": "entities"},
     {"task": "entities", "inside": True, "batch_size": 5, "optimizer": "name"},

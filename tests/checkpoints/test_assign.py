@@ -3,12 +3,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_ext.checkpoints import NamedWeight, assign_weights, collect_weights
+from keras_ext.checkpoints import WeightName, assign_weights, collect_weights
 
 TABLE = [
-    NamedWeight("first", "kernel", "one.weight", True),
-    NamedWeight("first", "bias", "one.bias"),
-    NamedWeight("second", "kernel", "two.weight", True),
+    WeightName("first", "kernel", "one.weight", True),
+    WeightName("first", "bias", "one.bias"),
+    WeightName("second", "kernel", "two.weight", True),
 ]
 
 
@@ -104,13 +104,13 @@ def test_floats_of_any_size_are_taken(model, values):
     np.testing.assert_allclose(model.get_weights()[2], values["two.weight"].T.astype("float32"))
 
 
-SHARED = [NamedWeight("first", "bias", "bias"), NamedWeight("third", "bias", "bias")]
+SHARED = [WeightName("first", "bias", "bias"), WeightName("third", "bias", "bias")]
 
 
 def shared_model():
     layers = [keras.layers.Dense(3, name=name) for name in ("first", "third")]
     model = keras.Sequential([keras.Input((3,)), *layers])
-    table = [NamedWeight(layer.name, "kernel", layer.name) for layer in layers]
+    table = [WeightName(layer.name, "kernel", layer.name) for layer in layers]
     return model, [*table, *SHARED]
 
 

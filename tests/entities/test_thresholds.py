@@ -122,7 +122,7 @@ def test_equals_the_threshold_from_entities(recognizer, head, seed, mean, step, 
     records = random_records(random.Random(seed), recognizer)
     expected = from_entities(recognizer, records)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keras_ext.entities.threshold_states.CHUNK", chunk)
+        patch.setattr("keras_ext.entities.thresholds.CHUNK", chunk)
         assert recognizer.best_threshold(records, batch_size=4) == expected
 
 

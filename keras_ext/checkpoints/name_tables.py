@@ -1,13 +1,13 @@
 """What each weight of an encoder is called in the files that others write, as data.
 
-One tuple of `WeightName` for each encoder, in bert4keras' order: layer by layer, within an attention
-query, key, value, output, kernels before biases, beta before gamma. "{i}" stands for the number of
-a block. Two rules complete the rows: Hugging Face keeps every kernel transposed, and Google the
-matrix `cls/seq_relationship/output_weights`.
+One table for each encoder, in bert4keras' order: layer by layer, within an attention query, key,
+value, output, kernels before biases, beta before gamma. A row is a layer ("{i}" stands for the
+number of a block), the path of the variable in it, Google's name in TensorFlow checkpoints, and
+Hugging Face's; None where they have no such tensor. Two rules complete the rows: Hugging Face keeps
+every kernel transposed, and Google the matrix `cls/seq_relationship/output_weights`.
 """
 
-from typing import NamedTuple
-
+from keras_ext.checkpoints.assign import WeightName
 from keras_ext.models.albert import AlbertEncoder
 from keras_ext.models.albert_unshared import AlbertUnsharedEncoder
 from keras_ext.models.bert import BertEncoder
@@ -17,39 +17,21 @@ from keras_ext.models.nezha import NezhaEncoder
 from keras_ext.models.roformer import RoFormerEncoder
 from keras_ext.models.roformer_v2 import RoFormerV2Encoder
 
-
-class WeightName(NamedTuple):
-    """One row of the table of an encoder: a weight, and what each format calls it.
-
-    Attributes:
-        layer: name of the layer in the model; "{i}" is the number of the block.
-        attribute: path of the variable in the layer, such as "query_dense.kernel".
-        google: name in Google's TensorFlow checkpoints, None if they have no such tensor.
-        huggingface: name in the files of Hugging Face, None likewise.
-
-    Example:
-
-    >>> weight_names(BertEncoder)[0].google
-    'bert/embeddings/word_embeddings'
-    """
-
-    layer: str
-    attribute: str
-    google: str | None
-    huggingface: str | None
+GOOGLE, HUGGINGFACE = 2, 3  # the columns of a row
+COLUMNS = {"google": GOOGLE, "huggingface": HUGGINGFACE}
 
 
 def _dense(layer, part, google, huggingface):
     return (
-        WeightName(layer, f"{part}kernel", f"{google}/kernel", f"{huggingface}.weight"),
-        WeightName(layer, f"{part}bias", f"{google}/bias", f"{huggingface}.bias"),
+        (layer, f"{part}kernel", f"{google}/kernel", f"{huggingface}.weight"),
+        (layer, f"{part}bias", f"{google}/bias", f"{huggingface}.bias"),
     )
 
 
 def _norm(layer, google, huggingface):
     return (
-        WeightName(layer, "beta", f"{google}/beta", f"{huggingface}.bias"),
-        WeightName(layer, "gamma", f"{google}/gamma", f"{huggingface}.weight"),
+        (layer, "beta", f"{google}/beta", f"{huggingface}.bias"),
+        (layer, "gamma", f"{google}/gamma", f"{huggingface}.weight"),
     )
 
 
@@ -72,25 +54,29 @@ def _block(layer, names):
 def _renamed(rows, column, beginnings):
     """The rows with the beginnings of their names in a column replaced, one after the other."""
     for old, new in beginnings.items():
-        names = [getattr(row, column) for row in rows]
-        names = [new + n.removeprefix(old) if n and n.startswith(old) else n for n in names]
-        rows = [row._replace(**{column: name}) for row, name in zip(rows, names, strict=True)]
+        names = [row[column] or "" for row in rows]
+        names = [new + n.removeprefix(old) if n.startswith(old) else n or None for n in names]
+        rows = [_named(row, column, name) for row, name in zip(rows, names, strict=True)]
     return tuple(rows)
 
 
 def _unnamed(rows, column):
-    return tuple(row._replace(**{column: None}) for row in rows)
+    return tuple(_named(row, column, None) for row in rows)
+
+
+def _named(row, column, name):
+    return *row[:column], name, *row[column + 1 :]
 
 
 def _without_offsets(rows):
     """The rows of an encoder whose layers have no biases and whose norms have no weights."""
-    return tuple(row for row in rows if not row.attribute.endswith(("beta", "gamma", "bias")))
+    return tuple(row for row in rows if not row[1].endswith(("beta", "gamma", "bias")))
 
 
 # === The parts of BERT ===
 def _table(layer, name):
     names = f"bert/embeddings/{name}", f"bert.embeddings.{name}.weight"
-    return (WeightName(layer, "embeddings", *names),)
+    return ((layer, "embeddings", *names),)
 
 
 TOKEN = _table("Embedding-Token", "word_embeddings")
@@ -116,20 +102,20 @@ BLOCK = _block(
 )
 POOLER = _dense("Pooler-Dense", "", "bert/pooler/dense", "bert.pooler.dense")
 NSP = tuple(
-    WeightName("NSP-Proba", attribute, f"cls/seq_relationship/{g}", f"cls.seq_relationship.{h}")
+    ("NSP-Proba", attribute, f"cls/seq_relationship/{g}", f"cls.seq_relationship.{h}")
     for attribute, g, h in (("kernel", "output_weights", "weight"), ("bias", "output_bias", "bias"))
 )
 TRANSFORM = "cls/predictions/transform", "cls.predictions.transform"
 MLM = (
     *_dense("MLM-Dense", "", f"{TRANSFORM[0]}/dense", f"{TRANSFORM[1]}.dense"),
     *_norm("MLM-Norm", f"{TRANSFORM[0]}/LayerNorm", f"{TRANSFORM[1]}.LayerNorm"),
-    WeightName("MLM-Bias", "beta", "cls/predictions/output_bias", "cls.predictions.bias"),
+    ("MLM-Bias", "beta", "cls/predictions/output_bias", "cls.predictions.bias"),
 )
 HEADS = *POOLER, *NSP, *MLM
 
 # === BERT: a mapping of its embedding is known to bert4keras only ===
 EMBEDDING = *TOKEN, *SEGMENT, *POSITION, *NORM
-BERT = *EMBEDDING, *_unnamed(MAPPING, "huggingface"), *BLOCK, *HEADS
+BERT = *EMBEDDING, *_unnamed(MAPPING, HUGGINGFACE), *BLOCK, *HEADS
 
 # === ALBERT: one tensor serves all blocks, which are one layer or (unshared) many ===
 ALBERT_PARTS = (
@@ -156,33 +142,29 @@ def _albert(layer):
         "cls.predictions.transform": "predictions",
         "cls.predictions": "predictions",
     }
-    return _renamed((*EMBEDDING, *MAPPING, *block, *HEADS), "huggingface", beginnings)
+    return _renamed((*EMBEDDING, *MAPPING, *block, *HEADS), HUGGINGFACE, beginnings)
 
 
 ALBERT = _albert("Transformer")
 ALBERT_UNSHARED = _albert("Transformer-{i}")
 
 # === NEZHA: the table of relative positions is computed, no checkpoint has it ===
-RELATIVE = (WeightName("Embedding-Relative-Position", "embeddings", None, None),)
-NEZHA = _unnamed((*TOKEN, *SEGMENT, *NORM, *MAPPING, *RELATIVE, *BLOCK, *HEADS), "huggingface")
+NEZHA = _unnamed((*TOKEN, *SEGMENT, *NORM, *MAPPING, *BLOCK, *HEADS), HUGGINGFACE)
 
 # === RoFormer: Hugging Face's has no pooler ===
-HUGGINGFACE_HEADS = *_unnamed((*POOLER, *NSP), "huggingface"), *MLM
+HUGGINGFACE_HEADS = *_unnamed((*POOLER, *NSP), HUGGINGFACE), *MLM
 ROFORMER = _renamed(
     (*TOKEN, *SEGMENT, *NORM, *MAPPING, *BLOCK, *HUGGINGFACE_HEADS),
-    "huggingface",
+    HUGGINGFACE,
     {"bert.": "roformer."},
 )
 
 # === RoFormerV2 and GAU-alpha: no biases, and in no checkpoint a mapping of the output ===
-OUTPUT = (WeightName("Output-Mapping", "kernel", None, None),)
-ROFORMER_V2 = _unnamed(
-    (*_without_offsets((*TOKEN, *SEGMENT, *MAPPING, *BLOCK)), *OUTPUT), "huggingface"
-)
+ROFORMER_V2 = _unnamed(_without_offsets((*TOKEN, *SEGMENT, *MAPPING, *BLOCK)), HUGGINGFACE)
 
 UNIT = "GAU_alpha/encoder/layer_{i}/gau"
 GAU = tuple(
-    WeightName("Transformer-{i}-GatedAttentionUnit", attribute, f"{UNIT}/{name}", None)
+    ("Transformer-{i}-GatedAttentionUnit", attribute, f"{UNIT}/{name}", None)
     for attribute, name in (
         ("input_dense.kernel", "i_dense/kernel"),
         ("query_scale_offset.gamma", "q_scaleoffset/gamma"),
@@ -190,17 +172,14 @@ GAU = tuple(
         ("output_dense.kernel", "o_dense/kernel"),
     )
 )
-GAU_ALPHA = _unnamed(
-    (*TOKEN, *SEGMENT, *_unnamed(_without_offsets(MAPPING), "google"), *GAU, *OUTPUT),
-    "huggingface",
-)
+GAU_ALPHA = *_unnamed((*TOKEN, *SEGMENT), HUGGINGFACE), *GAU
 
 # === ELECTRA: the discriminator ===
 DISCRIMINATOR = "discriminator_predictions"
 ELECTRA = (
     *_renamed(
-        _renamed((*EMBEDDING, *MAPPING, *BLOCK), "huggingface", {"bert.": "electra."}),
-        "google",
+        _renamed((*EMBEDDING, *MAPPING, *BLOCK), HUGGINGFACE, {"bert.": "electra."}),
+        GOOGLE,
         {
             "bert/encoder/embedding_hidden_mapping_in": "electra/embeddings_project",
             "bert/": "electra/",
@@ -227,27 +206,47 @@ TABLES = {
 }
 
 
-def weight_names(encoder):
+def weight_names(encoder, column):
     """The table of an encoder: what each of its weights is called in the files of others.
 
     Args:
         encoder: encoder, or its class; or another `keras.Model` with layers of the same names and
-            a table as its attribute `weight_names`.
+            the attribute `weight_names`, a dict from columns to such tables.
+        column: "google" or "huggingface".
 
     Returns:
         Tuple of `WeightName`, empty for an encoder that no such file can hold.
 
     Raises:
-        ValueError: for another model.
+        ValueError: for another model or column.
+
+    Example:
+
+    >>> weight_names(BertEncoder, "google")[0].name
+    'bert/embeddings/word_embeddings'
     """
+    if column not in COLUMNS:
+        raise ValueError(f"Expected a column of {list(COLUMNS)}. Received: {column=}")
     if hasattr(encoder, "weight_names"):
-        return encoder.weight_names
+        return encoder.weight_names[column]
     kind = encoder if isinstance(encoder, type) else type(encoder)
-    for base in kind.__mro__:
-        if base in TABLES:
-            # All names and shapes may fit, but the files of others hold post-norm encoders.
-            return TABLES[base] if getattr(encoder, "residual", "post") == "post" else ()
-    raise ValueError(
-        "The model is no encoder whose names are known; give the table of names, a tuple of "
-        f"`WeightName`. Received: model={getattr(encoder, 'name', encoder)}"
+    table = next((TABLES[base] for base in kind.__mro__ if base in TABLES), None)
+    if table is None:
+        raise ValueError(
+            "The model is no encoder whose names are known; give the table of names, a tuple of "
+            f"`WeightName`. Received: model={getattr(encoder, 'name', encoder)}"
+        )
+    # All names and shapes may fit, but the files of others hold post-norm encoders.
+    if getattr(encoder, "residual", "post") != "post":
+        return ()
+    return tuple(
+        WeightName(row[0], row[1], row[COLUMNS[column]], _is_transposed(row, column))
+        for row in table
+        if row[COLUMNS[column]] is not None
     )
+
+
+def _is_transposed(row, column):
+    if column == "google":
+        return row[GOOGLE] == "cls/seq_relationship/output_weights"
+    return row[1].endswith("kernel")

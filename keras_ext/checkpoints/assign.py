@@ -9,30 +9,39 @@ import ml_dtypes
 import numpy as np
 
 
-class NamedWeight(NamedTuple):
-    """One row of a name table: where a weight of the model is found in a checkpoint.
+class WeightName(NamedTuple):
+    """One row of a name table: a weight of a model, and what a file calls it.
 
     Attributes:
-        layer: name of the layer in the model.
+        layer: name of the layer in the model ("{i}" in the table of an encoder is the number of the
+            block); or the layer itself, such as one inside another model.
         attribute: path of the variable in the layer, such as "query_dense.kernel".
-        name: name of the tensor in the checkpoint.
-        transpose: bool, whether the checkpoint holds the transposed matrix.
+        name: name of the tensor in the file.
+        transpose: bool, whether the file holds the transposed matrix.
 
     Example:
 
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")])
-    >>> tuple(NamedWeight("head", "kernel", "classifier.weight", True).variable(model).shape)
+    >>> tuple(WeightName("head", "kernel", "classifier.weight", True).variable(model).shape)
     (3, 2)
     """
 
-    layer: str
+    layer: str | keras.layers.Layer
     attribute: str
     name: str
     transpose: bool = False
 
-    def variable(self, model):
-        """The variable of `model` that this row names."""
-        return attrgetter(self.attribute)(model.get_layer(self.layer))
+    def variable(self, model=None):
+        """The variable that this row names; `model` is that with the layer of this name."""
+        layer = model.get_layer(self.layer) if isinstance(self.layer, str) else self.layer
+        return attrgetter(self.attribute)(layer)
+
+    def exists(self, model=None):
+        """Whether there is such a layer, and it has the variable."""
+        try:
+            return self.variable(model) is not None
+        except (AttributeError, ValueError):
+            return False
 
 
 class LoadReport(NamedTuple):
@@ -58,7 +67,7 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
 
     Args:
         model: `keras.Model` with the layers that `table` names.
-        table: list of `NamedWeight`, one for each weight of the model.
+        table: list of `WeightName`, one for each weight of the model.
         values: dict from names of the checkpoint to arrays.
         allow_missing: tuple of `fnmatch` patterns of names that may lack in `values`.
         allow_unused: tuple of `fnmatch` patterns of names that may lack in `table`.
@@ -76,8 +85,8 @@ def assign_weights(model, table, values, allow_missing=(), allow_unused=()):
     >>> import keras, numpy as np
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="score")])
     >>> table = [
-    ...     NamedWeight("score", "kernel", "head.weight", transpose=True),
-    ...     NamedWeight("score", "bias", "head.bias"),
+    ...     WeightName("score", "kernel", "head.weight", transpose=True),
+    ...     WeightName("score", "bias", "head.bias"),
     ... ]
     >>> values = {"head.weight": np.ones((1, 2)), "head.bias": np.ones(1), "step": np.ones(())}
     >>> assign_weights(model, table, values, allow_unused=("step",))
@@ -147,7 +156,7 @@ def collect_weights(model, table, allow_missing=()):
 
     Args:
         model: `keras.Model` with the layers that `table` names.
-        table: list of `NamedWeight`, one for each weight of the model.
+        table: list of `WeightName`, one for each weight of the model.
         allow_missing: tuple of `fnmatch` patterns of paths of weights that `table` may lack.
 
     Returns:
@@ -161,8 +170,8 @@ def collect_weights(model, table, allow_missing=()):
 
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="score")])
     >>> table = [
-    ...     NamedWeight("score", "kernel", "head.weight", transpose=True),
-    ...     NamedWeight("score", "bias", "head.bias"),
+    ...     WeightName("score", "kernel", "head.weight", transpose=True),
+    ...     WeightName("score", "bias", "head.bias"),
     ... ]
     >>> collect_weights(model, table)["head.weight"].shape
     (2, 3)
