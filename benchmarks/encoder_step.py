@@ -66,9 +66,8 @@ class Side:
         return self.answer()
 
     def end(self):
-        """Ends the process."""
-        self.process.stdin.close()
-        self.process.wait()
+        """Ends the process, which reads until its input is closed."""
+        self.process.communicate()
 
 
 def compare(names, jobs, sizes, shape, rounds):

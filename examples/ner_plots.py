@@ -45,7 +45,8 @@ def plot_training(history, recognizer, text, path):
                 label=label,
                 edgecolors=f"C{recognizer.labels.index(label) + 2}",
             )
-    right.legend(title="found", loc="lower left")
+    if (scores > 0).any():
+        right.legend(title="found", loc="lower left")
     figure.colorbar(image, ax=right, shrink=0.8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -1,3 +1,4 @@
+import copy
 import importlib.util
 import os
 import re
@@ -145,6 +146,27 @@ def trained(records):
     shuffled = records[::7] + records[1::3] + records[::-2]
     recognizer.fit([*records, join_records(shuffled)], epochs=10, batch_size=8, verbose=0)
     return recognizer
+
+
+@pytest.fixture(scope="session")
+def compiled_recognizer():
+    """A recogniser that was compiled at a rate of 0.01, and its first weights: see `untrained`."""
+    recognizer = make_recognizer()
+    recognizer.compile(learning_rate=0.01)
+    return recognizer, recognizer.model.get_weights()
+
+
+@pytest.fixture
+def untrained(compiled_recognizer):
+    """A recogniser at its first weights, compiled. Its first trace, of seconds, serves all tests.
+
+    So it is not for tests that compile, freeze weights or change what its model is made of.
+    """
+    recognizer, weights = compiled_recognizer
+    recognizer.model.set_weights(weights)
+    untrained = copy.copy(recognizer)
+    untrained.settings = dict(recognizer.settings)
+    return untrained
 
 
 @pytest.fixture(scope="session")

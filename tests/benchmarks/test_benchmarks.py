@@ -1,45 +1,76 @@
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
+import encoder_side
+import encoder_step
+import factored_loss
 import keras
 import numpy as np
 import optimizer_quality
+import optimizers
 import pytest
+import span_decoding
 from character_model import character_model, pieces
+from memory import peak_memory
 from ner_pretrained import decode_bio
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+pytestmark = pytest.mark.slow
+
+
+def run(monkeypatch, script, arguments):
+    monkeypatch.setattr(sys, "argv", ["script.py", *arguments.split()])
+    script.main()
+
+
+def needed_here(prepare, *arguments):
+    """In place of `peak_memory`, without its process: the function to measure runs once."""
+    prepare(*arguments)()
+    return 7.0
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments"),
+    ("script", "arguments", "rows"),
     [
-        ("factored_loss.py", "--repeats 1 --heads 3 --cases 2 --batch 2 --length 16"),
-        ("span_decoding.py", "--repeats 1 --batch 2 --length 32 --heads 5"),
-        (
-            "encoder_step.py",
-            "--rounds 1 --layers-width 1x24 --batch 2 --length 8 --vocabulary 30 --modes graph "
-            "--sides bert4keras/BERT KerasHub/BertBackbone",
-        ),
+        (factored_loss, "--repeats 1 --heads 3 --cases 2 --batch 2 --length 16", 3),
+        (span_decoding, "--repeats 1 --batch 2 --length 32 --heads 5", 4),
     ],
 )
-def test_both_sides_give_the_same(script, arguments):
-    """The scripts end with an error where the two sides they time differ.
+def test_both_sides_give_the_same(monkeypatch, capsys, script, arguments, rows):
+    """The scripts end with an error where the two sides they time differ."""
+    monkeypatch.setattr(script, "peak_memory", needed_here)
+    run(monkeypatch, script, arguments)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(table) == 1 + rows
 
-    encoder_step.py compares the numbers of weights; a side that is not installed it leaves out.
-    """
-    child = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *arguments.split()],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    assert child.returncode == 0, child.stderr[-2000:]
-    assert "|---" in child.stdout
+
+def test_peak_memory_is_that_of_the_scores_of_all_pairs():
+    sizes = {"batch": 4, "length": 256, "heads": 40, "head_size": 8, "count": 4}
+    scores = 4 * 4 * 40 * 256**2 / 1e6  # MB
+    needed = peak_memory(factored_loss.prepare, "dense", "eager", sizes)
+    assert scores < needed < 12 * scores
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="the script runs on TensorFlow")
+def test_our_encoder_has_as_many_weights_as_that_of_bert4keras(monkeypatch, capsys):
+    """The script ends with an error where it has not; a side that is not installed it leaves out."""
+    sizes = "--rounds 1 --layers-width 1x24 --batch 2 --length 8 --vocabulary 30 --modes graph"
+    run(monkeypatch, encoder_step, f"{sizes} --sides bert4keras/BERT")
+    assert "| BertEncoder | graph |" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="the script runs on TensorFlow")
+def test_our_encoder_has_as_many_weights_as_that_of_keras_hub():
+    pytest.importorskip("keras_hub")
+    sizes = {"vocabulary_size": 30, "num_layers": 1, "num_heads": 12, "hidden_dim": 24}
+    sizes["intermediate_dim"] = 96
+    weights = []
+    for name in ("BertEncoder/gelu_tanh", "KerasHub/BertBackbone"):
+        _, make_steps, arguments = encoder_side.SIDES[name]
+        steps = make_steps(sizes, encoder_side.draw_batch(30, batch=2, length=8), **arguments)
+        (run_step,), _ = encoder_side.compiled(steps, [["inference", "graph"]])
+        assert np.isfinite(run_step()).all()
+        weights.append(steps.weights)
+    assert weights[0] == weights[1] > 0
 
 
 @pytest.mark.parametrize(
@@ -58,23 +89,20 @@ def test_bio_tags_are_read_as_conlleval_does(tags, spans):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="the script runs on TensorFlow")
-def test_optimizer_state_and_steps():
+def test_optimizer_state_and_steps(monkeypatch, capsys):
     """Of 4 bytes a weight, AdamW keeps two, one more to accumulate; Tiger keeps one."""
-    sizes = "--vocabulary 30 --layers 1 --width 64 --rows 0 4 --steps 2 --repeats 1 --modes graph"
-    child = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "optimizers.py"), *sizes.split(), "--no-memory"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    assert child.returncode == 0, child.stderr[-2000:]
-    cells = [line.strip("| ").split(" | ") for line in child.stdout.splitlines() if "graph" in line]
+    sizes = "--vocabulary 30 --layers 1 --width 64 --rows 4 --steps 2 --repeats 1 --modes graph"
+    run(monkeypatch, optimizers, f"{sizes} --no-memory")
+    cells = [
+        line.strip("| ").split(" | ")
+        for line in capsys.readouterr().out.splitlines()
+        if "graph" in line
+    ]
     state = {(name, int(steps)): float(held) for name, steps, _, held, *_ in cells}
     expected = {("AdamW", 1): 8, ("AdamW", 2): 12, ("Tiger", 1): 4, ("Tiger", 2): 4}
     # What counts steps is 12 bytes and more, a flag for each variable: little beside 87,000 weights.
     assert {key: state[key] for key in expected} == pytest.approx(expected, abs=0.02)
-    assert len(cells) == 2 * 7
+    assert len(cells) == 7
 
 
 def test_pieces_are_followed_by_their_next_characters():

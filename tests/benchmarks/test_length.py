@@ -7,6 +7,8 @@ import length
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_strings_are_of_the_asked_lengths_and_of_all_symbols():
     ids = length.strings(np.random.default_rng(0), 500, 2, 6, 8)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import sts
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_losses_that_are_timed_are_equal():
     rows, errors = cosent.from_vectors([16], 8, repeats=1)

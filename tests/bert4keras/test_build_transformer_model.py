@@ -149,11 +149,13 @@ def test_a_loss_of_the_language_model_counts_tokens_only(config):
     np.testing.assert_allclose(loss, each[MASK].mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_models_train_and_reload_in_a_fresh_process_with_the_same_bits(config, tmp_path):
     expected = {}
     for name in ("albert", "albert_unshared", "nezha", "roformer", "roformer_v2", "gau_alpha"):
         model = build_transformer_model(config(), model=name, with_mlm="linear", application="lm")
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, run_eagerly=keras.backend.backend() == "tensorflow")
         before = [keras.ops.convert_to_numpy(w) for w in model.trainable_weights]
         model.fit([TOKENS, SEGMENTS], TOKENS, verbose=0)
         after = [keras.ops.convert_to_numpy(w) for w in model.trainable_weights]
@@ -169,7 +171,7 @@ def test_models_train_and_reload_in_a_fresh_process_with_the_same_bits(config, t
         "    model = keras.models.load_model(path)\n"
         "    np.save(path.with_suffix('.npy'), np.array(model(batch)))\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
     for name, output in expected.items():
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), output, name)
 

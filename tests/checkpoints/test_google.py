@@ -366,6 +366,7 @@ def test_a_weight_that_google_has_no_name_for_cannot_be_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_tensorflow_there_is_a_clear_error_and_the_package_works(tmp_path):
     """In a process of its own, with another backend."""
     pytest.importorskip("jax")

@@ -55,15 +55,13 @@ def test_what_is_kept_is_in_the_bundle(trained, records, tmp_path, threshold):
     assert found(loaded, records) == expected
 
 
-def test_the_best_threshold_is_kept_in_the_bundle(new_recognizer, records, tmp_path):
-    recognizer = new_recognizer()
-    recognizer.compile(learning_rate=0.01)
-    recognizer.fit(records[:12], epochs=2, batch_size=8, verbose=0)
-    thresholds = recognizer.best_threshold(records, policy="longest", per_label=True)
-    recognizer.save(tmp_path / "bundle")
+def test_the_best_threshold_is_kept_in_the_bundle(untrained, records, tmp_path):
+    untrained.fit(records[:12], epochs=2, batch_size=8, verbose=0)
+    thresholds = untrained.best_threshold(records, policy="longest", per_label=True)
+    untrained.save(tmp_path / "bundle")
     loaded = EntityRecognizer.load(tmp_path / "bundle")
     assert (loaded.threshold, loaded.policy) == (thresholds, "longest")
-    assert loaded.evaluate(records) == recognizer.evaluate(records, thresholds, "longest")
+    assert loaded.evaluate(records) == untrained.evaluate(records, thresholds, "longest")
 
 
 def test_a_bundle_without_them_is_read_as_it_was_made(trained):
@@ -122,29 +120,25 @@ def test_each_fit_follows_its_data_until_the_policy_is_chosen(new_recognizer, tm
         policy_after(FLAT, policy="best")
 
 
-def test_validation_measures_at_what_is_kept(new_recognizer, records, capsys):
-    recognizer = new_recognizer()
-    recognizer.compile(learning_rate=0.01)
-    recognizer.threshold = {"person": -30.0, "place": 1e9}
-    history = recognizer.fit(
+def test_validation_measures_at_what_is_kept(untrained, records, capsys):
+    untrained.threshold = {"person": -30.0, "place": 1e9}
+    history = untrained.fit(
         records[:8], records[8:12], epochs=1, batch_size=8, verbose=2, policy="longest"
     )
     assert "policy              longest   of entities that overlap" in capsys.readouterr().out
-    scores = recognizer.evaluate(records[8:12])
+    scores = untrained.evaluate(records[8:12])
     assert set(scores.per_label) == {"person", "place"}
     assert scores.per_label["place"].predicted == 0 < scores.per_label["person"].predicted
     assert history.history["val_precision"] == [scores.micro.precision]
 
 
-def test_where_nothing_is_above_the_threshold_it_says_so(trained, new_recognizer, records):
+def test_where_nothing_is_above_the_threshold_it_says_so(trained, untrained, records):
     message = r"No span scores above the threshold 1000000000.0, .*`best_threshold`"
     with pytest.warns(UserWarning, match=message):
         assert trained.evaluate(records, threshold=1e9).micro.f1 == 0
-    recognizer = new_recognizer()
-    recognizer.compile(learning_rate=0.01)
-    recognizer.threshold = 1000.0
+    untrained.threshold = 1000.0
     with pytest.warns(UserWarning, match="best_threshold") as caught:
-        recognizer.fit(records[:4], records[:4], epochs=2, batch_size=4, verbose=0)
+        untrained.fit(records[:4], records[:4], epochs=2, batch_size=4, verbose=0)
     assert len(caught) == 1 and caught[0].filename == __file__
     # Nothing to say where there is nothing to find.
     trained.evaluate([{"text": "Ada", "entities": []}], threshold=1e9)

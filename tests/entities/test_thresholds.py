@@ -109,6 +109,7 @@ def recognizer(request, head, new_recognizer):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -125,6 +126,7 @@ def test_equals_the_threshold_from_entities(recognizer, head, seed, mean, step, 
         assert recognizer.best_threshold(records, batch_size=4) == expected
 
 
+@pytest.mark.slow
 def test_a_million_spans_of_equal_texts_have_the_threshold_of_one_text(head, new_recognizer):
     """They take 20 MB at most; as entities 200 MB."""
     recognizer = new_recognizer(head, labels=list("abcdefgh"), max_length=52, stride=2)
@@ -193,6 +195,7 @@ def few_records(rng, recognizer):
     return records
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -48,12 +48,10 @@ def test_it_is_the_mean_loss_of_the_windows(new_recognizer, records, head):
     assert measured["val_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_callbacks_watch_it(new_recognizer, records):
+def test_callbacks_watch_it(untrained, records):
     """By default, for it is what Keras' callbacks look for."""
-    recognizer = new_recognizer()
-    recognizer.compile(learning_rate=0.01)
     stop = keras.callbacks.EarlyStopping(min_delta=1e9, patience=1)
-    history = recognizer.fit(
+    history = untrained.fit(
         records[:8], records[:4], epochs=5, batch_size=8, verbose=0, callbacks=stop
     )
     assert len(history.history["val_loss"]) == 2

@@ -16,6 +16,8 @@ from keras_ext.data import read_records, write_jsonl
 from keras_ext.models import BigramRoFormerEncoder
 from keras_ext.tasks import EntityRecognizer
 
+pytestmark = pytest.mark.slow
+
 PEOPLE = ("anna", "bo li", "carlo", "dina")
 PLACES = ("rome", "new oslo", "lima")
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "in", "met", "##na", "an", "bo", "li", "carlo", "di")

@@ -16,6 +16,7 @@ def run(monkeypatch, folder, *more):
     example.main()
 
 
+@pytest.mark.slow
 def test_it_trains_reads_longer_text_and_draws(monkeypatch, tmp_path, capsys):
     run(monkeypatch, tmp_path / "new")
     printed = capsys.readouterr().out
@@ -43,6 +44,7 @@ def test_the_loss_at_each_place_is_that_of_the_next_character():
     assert example.loss_by_place(model, ids[::-1].copy(), 6, pieces=3).min() > 10
 
 
+@pytest.mark.slow
 def test_text_of_ones_own(monkeypatch, tmp_path, capsys):
     path = tmp_path / "text.txt"
     path.write_text("ab" * 300, "utf-8")

@@ -17,6 +17,7 @@ def parse(monkeypatch, *arguments):
     return example.arguments()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:No span scores above the threshold")  # after two epochs
 def test_xla_in_half_precision_trains_like_float32_without(monkeypatch):
     small = "--epochs 2 --batch-size 8 --hidden-dim 16 --max-length 16 --dropout 0".split()

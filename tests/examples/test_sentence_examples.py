@@ -35,6 +35,7 @@ def files(tmp_path):
     return paths
 
 
+@pytest.mark.slow
 def test_cosent_from_scratch_on_files(monkeypatch, tmp_path, capsys, files):
     train, dev, test = files
     output = tmp_path / "output"
@@ -54,6 +55,7 @@ def test_cosent_from_scratch_on_files(monkeypatch, tmp_path, capsys, files):
     assert encoder.evaluate(read_pairs(test)).spearman == pytest.approx(after, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_simcse_learns_from_bare_texts(monkeypatch, tmp_path, capsys):
     texts = simcse.read_texts(None)[:40]
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", "utf-8")

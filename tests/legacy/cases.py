@@ -32,12 +32,11 @@ WIDE = config(
     intermediate_size=20,
     max_position_embeddings=13,
     num_attention_heads=4,
-    num_hidden_layers=3,
     vocab_size=33,
 )
-FACTORISED = config(embedding_size=10, num_hidden_layers=3, net_structure_type=0, inner_group_num=1)
-NO_BIAS = config(hidden_act="relu", attention_key_size=6, num_hidden_layers=3)
-GAU = config(hidden_act="swish", intermediate_size=32, attention_key_size=8, num_hidden_layers=3)
+FACTORISED = config(embedding_size=10, net_structure_type=0, inner_group_num=1)
+NO_BIAS = config(hidden_act="relu", attention_key_size=6)
+GAU = config(hidden_act="swish", intermediate_size=32, attention_key_size=8)
 HEADS = {"with_pool": True, "with_nsp": True, "with_mlm": True}
 
 
@@ -195,6 +194,16 @@ HEAD_MODELS = (
     "gau-softmax",
     "gau-relu-dropout",
     "gau-cross-attention",
+)
+
+# What users build around bert4keras: functions of user_models.py.
+USER_MODELS = (
+    "gpt",
+    "keras_layers",
+    "nested_twice",
+    "prefixed",
+    "shared_segments",
+    "siamese",
 )
 
 # Functions of unsupported.py -> the layer that has no counterpart here.

@@ -8,6 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PACKAGES = ROOT / "build" / "legacy"
+HALVES = 2
 INSTALL = "python -m pip install --no-deps --target build/legacy -r tests/legacy/requirements.txt"
 
 
@@ -19,17 +20,18 @@ def missing_packages(folder=PACKAGES):
     return [line for line in needed if not (folder / f"{names[line]}.dist-info").is_dir()]
 
 
-def generate(output, packages=PACKAGES):
-    """Writes a folder for each case of cases.py.
+def generate(output, half, packages=PACKAGES):
+    """Writes a folder for each case of a half of cases.py.
 
     Args:
-        output: Path of a folder that does not exist yet.
+        output: Path of a folder, which may hold the other half.
+        half: 0 or 1.
         packages: Path of the folder with bert4keras and tf-keras.
 
     Returns:
         What the process printed: the number of cases and the seconds.
     """
-    return run_legacy("generate.py", output, packages=packages)
+    return run_legacy("generate.py", output, half, packages=packages)
 
 
 def run_legacy(script, *arguments, packages=PACKAGES):

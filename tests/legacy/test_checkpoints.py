@@ -8,6 +8,8 @@ from legacy import cases
 
 from keras_ext.bert4keras import build_transformer_model
 
+pytestmark = pytest.mark.slow
+
 CASES = [name for name, case in cases.ENCODERS.items() if case.checkpoint]
 
 

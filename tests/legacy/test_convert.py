@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 from legacy import cases
-from legacy.oracle import run_legacy
 from legacy.parity import assert_parity, inputs_of
 
 import keras_ext
@@ -16,8 +15,9 @@ from keras_ext import layers
 from keras_ext.bert4keras import convert, load_bert4keras_weights
 from keras_ext.bert4keras.legacy_hdf5 import read_legacy_hdf5
 
+pytestmark = pytest.mark.slow
+
 REWRITTEN = {**cases.OLD_ORDER, **cases.KERAS_2_3}
-USER_MODELS = ("gpt", "keras_layers", "nested_twice", "prefixed", "shared_segments", "siamese")
 LOAD = """
 import sys
 import numpy as np, keras, keras_ext
@@ -52,17 +52,9 @@ def test_a_converted_model_gives_the_outputs_of_bert4keras(legacy, tmp_path, nam
         assert stored <= {layer.name for layer in model.layers}
 
 
-@pytest.fixture(scope="module")
-def user_models(tmp_path_factory):
-    """The folder with a folder for each of the models of user_models.py."""
-    folder = tmp_path_factory.mktemp("user-models")
-    run_legacy("user_models.py", folder, *USER_MODELS)
-    return folder
-
-
-@pytest.mark.parametrize("name", USER_MODELS)
-def test_what_users_build_around_bert4keras_gives_the_same_outputs(user_models, tmp_path, name):
-    folder = user_models / name
+@pytest.mark.parametrize("name", cases.USER_MODELS)
+def test_what_users_build_around_bert4keras_gives_the_same_outputs(legacy, tmp_path, name):
+    folder = legacy / name
     model, report = converted(folder, tmp_path / "x.keras")
     data = np.load(folder / "data.npz")
     inputs = list(inputs_of(data).values())

@@ -12,7 +12,10 @@ from keras_ext.bert4keras import build_transformer_model, load_bert4keras_weight
 from keras_ext.bert4keras.legacy_hdf5 import read_legacy_hdf5
 from keras_ext.bert4keras.tf_format import read_tf_format
 
-pytestmark = pytest.mark.filterwarnings("ignore:The config has keys without a meaning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The config has keys without a meaning"),
+]
 
 FILES = ("weights.h5", "model.h5", "tf_format.weights")
 REWRITTEN = {**cases.OLD_ORDER, **cases.KERAS_2_3}

@@ -8,6 +8,8 @@ import pytest
 from legacy import cases
 from legacy.oracle import generate
 
+pytestmark = pytest.mark.slow
+
 SAVED = {"case.json", "data.npz", "model.h5", "weights.h5"}
 TF_FORMAT = {f"tf_format.weights.{end}" for end in ("index", "data-00000-of-00001")}
 CHECKPOINT = {f"bert_model.ckpt.{end}" for end in ("index", "data-00000-of-00001")}
@@ -19,7 +21,7 @@ def expected_files():
     """Case -> the files that its folder must hold."""
     files = {name: {"case.json", "model.h5"} for name in cases.UNSUPPORTED}
     files |= {name: SAVED for name in REWRITTEN}
-    files |= {name: SAVED | TF_FORMAT for name in cases.HEAD_MODELS}
+    files |= {name: SAVED | TF_FORMAT for name in (*cases.HEAD_MODELS, *cases.USER_MODELS)}
     for name, case in cases.ENCODERS.items():
         files[name] = (
             SAVED | TF_FORMAT | {"config.json"} | (CHECKPOINT if case.checkpoint else set())
@@ -144,5 +146,5 @@ def test_a_frozen_sublayer_changes_the_order_of_the_weights(legacy):
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path):
     command = "pip install --no-deps --target build/legacy -r tests/legacy/requirements.txt"
     with pytest.raises(RuntimeError, match=f"bert4keras==0.11.5.*{command}"):
-        generate(tmp_path / "output", packages=tmp_path)
+        generate(tmp_path / "output", 0, packages=tmp_path)
     assert not (tmp_path / "output").exists()

@@ -14,7 +14,10 @@ from keras_ext.bert4keras import (
 )
 from keras_ext.bert4keras.legacy_hdf5 import read_legacy_hdf5
 
-pytestmark = pytest.mark.filterwarnings("ignore:The config has keys without a meaning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The config has keys without a meaning"),
+]
 
 # Every kind of encoder, with all the heads that it has.
 ENCODERS = (

@@ -1,20 +1,10 @@
-"""Models as users put them together around bert4keras: in a process of its own, as generate.py.
-
-    python user_models.py OUTPUT_FOLDER NAME ...
-
-Each NAME is a function here; its folder gets `weights.h5`, `tf_format.weights`, `model.h5` and
-`data.npz`, as those of the cases.
-"""
-
-import sys
-from pathlib import Path
+"""Models as users put them together around bert4keras."""
 
 import numpy as np
 from bert4keras.backend import keras
 from bert4keras.layers import GlobalAveragePooling1D, GlobalMaxPooling1D
 from heads import encoder
 from inputs import draw_inputs
-from saving import draw_weights, generator, save_model
 
 layers, Input, Model = keras.layers, keras.layers.Input, keras.models.Model
 
@@ -76,17 +66,3 @@ def draw(model, rng):
             values = (np.cumsum(values > 20, axis=1) > 0).astype("int32")
         arrays["token_ids" if not arrays else f"input_{len(arrays)}"] = values
     return arrays
-
-
-if __name__ == "__main__":
-    output, *names = sys.argv[1:]
-    for name in names:
-        folder = Path(output) / name
-        folder.mkdir(parents=True)
-        rng = generator(name)
-        model = globals()[name]()
-        draw_weights(model, rng)
-        for weight in model.weights:
-            if "moving_variance" in weight.name:
-                weight.assign(weight**2)
-        save_model(folder, model, draw(model, rng))

@@ -57,14 +57,15 @@ def test_vectors_are_not_rounded_after_pooling(policy):
 
 @pytest.mark.parametrize("pooling", ["mean", "first_last", "cls", "max", "last"])
 def test_each_pooling_ignores_padding(pooling):
-    encoder = make_encoder(pooling=pooling)
+    encoder = make_encoder(pooling=pooling, num_layers=2)
     texts = ["red car", "a long grey boat"]
     np.testing.assert_allclose(encoder.encode(texts)[0], encoder.encode(texts[0]), atol=1e-6)
 
 
 def test_first_last_is_the_mean_of_two_blocks():
     encoders = {
-        mode: make_encoder(pooling=mode, normalize=False) for mode in ("mean", "first_last")
+        mode: make_encoder(pooling=mode, normalize=False, num_layers=2)
+        for mode in ("mean", "first_last")
     }
     model = encoders["mean"].model
     bert = next(layer for layer in model.layers if layer.name.startswith("bert"))
@@ -209,6 +210,7 @@ TRAININGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_training_ranks_better(name):
     examples, dev, arguments = TRAININGS[name]
@@ -263,8 +265,8 @@ def test_bare_texts_are_their_own_positives():
     assert set(history.history) >= {"val_mrr", "val_recall", "val_ndcg"}
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "jit"), [("mixed_float16", True), ("mixed_bfloat16", False)])
 def test_training_in_half_precision(policy, jit):
     encoder = make_encoder(dtype=policy)
     encoder.compile(learning_rate=0.01, jit_compile=jit)

@@ -387,6 +387,7 @@ def test_the_weights_of_a_projection_are_checked(make_folder, change, match):
         SentenceEncoder.from_huggingface(folder)
 
 
+@pytest.mark.slow
 def test_minilm_on_sts_b(data_folder, minilm):
     encoder = SentenceEncoder.from_huggingface(minilm)
     assert encoder.settings == {

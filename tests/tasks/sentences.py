@@ -24,13 +24,13 @@ def make_tokenizer():
     return Tokenizer.from_characters([*TEXTS, "grey sky"], min_count=1)
 
 
-def make_encoder(dtype=None, dropout=0.0, seed=0, **kwargs):
-    """A `SentenceEncoder` of a BERT with one narrow block."""
+def make_encoder(dtype=None, dropout=0.0, seed=0, num_layers=1, **kwargs):
+    """A `SentenceEncoder` of a BERT with narrow blocks."""
     keras.utils.set_random_seed(seed)
     tokenizer = make_tokenizer()
     encoder = BertEncoder(
         tokenizer.vocabulary_size,
-        num_layers=2,
+        num_layers=num_layers,
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,

@@ -41,10 +41,12 @@ def bundle(trained, tmp_path):
     return tmp_path / "bundle"
 
 
+@pytest.mark.slow
 def test_a_fresh_process_predicts_the_same_to_the_bit(trained, bundle, records):
     check_fresh_process(trained, bundle, [record["text"] for record in records[:5]])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_fresh_process_loads_a_keras_hub_backbone(trained, tmp_path, records):
     keras_hub = pytest.importorskip("keras_hub")
@@ -487,6 +489,7 @@ def test_a_bundle_replaced_again_and_again_is_read_at_last(toy, monkeypatch):
     assert load_toy(toy) == 2
 
 
+@pytest.mark.slow
 def test_two_writers_and_two_readers(toy):
     """Nobody is told anything but what there is."""
     stop, found = threading.Event(), []

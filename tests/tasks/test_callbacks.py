@@ -12,6 +12,8 @@ from keras_ext.callbacks import KeepFreedMemory
 from keras_ext.layers import LearnableTemperature
 from keras_ext.losses import InfoNCE
 
+pytestmark = pytest.mark.slow
+
 RECORDS = make_records()[:8]
 EPOCHS = 2
 

@@ -39,14 +39,15 @@ def trains(encoder, tokenizer, records, tmp_path):
     assert EntityRecognizer.load(tmp_path / "bundle").predict(texts, threshold=-3.0) == expected
 
 
-@pytest.mark.parametrize("with_pool", [False, True])
-def test_bert_encoder(tokenizer, records, tmp_path, with_pool):
+@pytest.mark.slow
+def test_bert_encoder_with_another_output(tokenizer, records, tmp_path):
     encoder = BertEncoder(
-        tokenizer.vocabulary_size, **SIZES, max_sequence_length=32, with_pool=with_pool
+        tokenizer.vocabulary_size, **SIZES, max_sequence_length=32, with_pool=True
     )
     trains(encoder, tokenizer, records, tmp_path)
 
 
+@pytest.mark.slow
 def test_roformer_encoder(tokenizer, records, tmp_path):
     trains(RoFormerEncoder(tokenizer.vocabulary_size, **SIZES), tokenizer, records, tmp_path)
 
@@ -67,6 +68,7 @@ every_backbone = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @every_backbone
 @pytest.mark.filterwarnings("ignore")
 def test_keras_hub_backbones(name, tokenizer, records, tmp_path):
@@ -107,6 +109,7 @@ def test_an_encoder_that_takes_0_for_padding_needs_a_tokenizer_that_pads_with_0(
         EntityRecognizer(backbone, other, ["person"], max_length=32, stride=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder",
     [AlbertEncoder, ElectraEncoder, GAUAlphaEncoder, NezhaEncoder, RoFormerV2Encoder],

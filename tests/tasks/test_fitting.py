@@ -21,6 +21,21 @@ def sentences():
 TASKS = pytest.mark.parametrize("make", [entities, sentences])
 
 
+@pytest.fixture(scope="module", params=[entities, sentences])
+def compiled(request):
+    task, data, arguments = request.param()
+    task.compile(learning_rate=0.01)
+    return task, data, arguments, task.model.get_weights()
+
+
+@pytest.fixture
+def case(compiled):
+    """A task at its first weights, compiled; all tests use its traces."""
+    task, data, arguments, weights = compiled
+    task.model.set_weights(weights)
+    return task, data, arguments
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="traces are TensorFlow's")
 @TASKS
 def test_the_first_step_is_traced_once_and_a_second_fit_not_at_all(make, monkeypatch):
@@ -39,13 +54,11 @@ def test_the_first_step_is_traced_once_and_a_second_fit_not_at_all(make, monkeyp
     assert len(traces) == 1
 
 
-@TASKS
-def test_a_default_optimizer_begins_anew_in_each_fit(make):
+def test_a_default_optimizer_begins_anew_in_each_fit(case):
     """So a second fit from the same weights ends with the same weights, whatever came before."""
-    task, data, arguments = make()
+    task, data, arguments = case
     start = task.model.get_weights()
     ends = []
-    task.compile(learning_rate=0.01)
     for epochs in (2, 1, 2):
         task.model.set_weights(start)
         history = task.fit(data, epochs=epochs, **arguments)
@@ -210,11 +223,9 @@ class Watch(keras.callbacks.Callback):
         self.model.stop_training = epoch + 1 == self.last
 
 
-@TASKS
-def test_a_fit_from_an_initial_epoch_goes_on_as_if_it_had_not_ended(make):
-    task, data, arguments = make()
+def test_a_fit_from_an_initial_epoch_goes_on_as_if_it_had_not_ended(case):
+    task, data, arguments = case
     start = task.model.get_weights()
-    task.compile(learning_rate=0.01)
     watch = Watch()
     whole = task.fit(data, epochs=4, callbacks=watch, **arguments).history["loss"]
     expected = task.model.get_weights()

@@ -30,12 +30,9 @@ def alive():
 
 
 @pytest.mark.parametrize("validated", [False, True])
-def test_another_fit_of_a_recognizer_leaves_nothing_behind(new_recognizer, records, validated):
-    recognizer = new_recognizer()
-    recognizer.compile(learning_rate=0.01)
-
+def test_another_fit_of_a_recognizer_leaves_nothing_behind(untrained, records, validated):
     def fit():
-        history = recognizer.fit(
+        history = untrained.fit(
             records[:16], records[:4] if validated else None, epochs=2, batch_size=8, verbose=0
         )
         assert len(history.epoch) == 2
