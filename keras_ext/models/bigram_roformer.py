@@ -13,7 +13,7 @@ from keras_ext.models.blocks import (
     keep_arguments,
     kept_config,
     stack,
-    transformer_block,
+    transformer_blocks,
 )
 
 EPSILON = 1e-6
@@ -138,15 +138,11 @@ class BigramRoFormerEncoder(keras.Model):
         x = x * token
         x = norm(name="Embedding-Norm")(convolution(x))
         x = drop("Embedding-Norm-Dropout")(x)
-        blocks = (
-            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
-            for i in range(num_layers)
-        )
-        x, passed = stack(x, blocks, mask=padding_mask)
+        blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
+        x, passed = stack(x, blocks, joined, mask=padding_mask)
         # Padding is a zero vector before each norm, where the gradient is 1 / sqrt(epsilon) times
         # larger: none may come back from there.
-        output = joined.last_norm(x) * token
-        super().__init__(inputs, output, name=name)
+        super().__init__(inputs, x * token, name=name)
         self.blocks = passed
         keep_arguments(self, arguments)
 

@@ -1,11 +1,13 @@
 """The parts that the graphs of the encoders have in common."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 
 from keras_ext import activations
 from keras_ext.layers.attention_mask import AttentionMask
+from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.ops.deepnorm import deepnorm_constants
 
 RESIDUALS = ("post", "pre", "deepnorm")
@@ -72,76 +74,6 @@ def attention_mask(inputs, application):
     name = {"lm": "Attention-LM-Mask", "unilm": "Attention-UniLM-Mask"}[application]
     ids = inputs["token_ids" if application == "lm" else "segment_ids"]
     return AttentionMask(application, name=name)(ids)
-
-
-def token_embedding(rows, width, initializer, policy, tied):
-    """The layer of the token embeddings.
-
-    Args:
-        rows: int, number of ids.
-        width: int, length of a vector.
-        initializer: of the table.
-        policy: dtype policy of the layer.
-        tied: bool, whether it is called in reverse, too, for scores of all ids.
-    """
-    arguments = {"embeddings_initializer": initializer, "dtype": policy, "name": "Embedding-Token"}
-    if not tied:
-        return keras.layers.Embedding(rows, width, **arguments)
-    # Without its `reverse_dtype` the way back would be computed in float32.
-    return keras.layers.ReversibleEmbedding(
-        rows, width, reverse_dtype=policy.compute_dtype, **arguments
-    )
-
-
-def add_segments(x, inputs, num_segments, initializer, policy):
-    """`x` plus the embeddings of the segments, where there are any.
-
-    Args:
-        x: (b, n, d) tensor of the graph.
-        inputs: dict of the encoder's inputs.
-        num_segments: int, number of segment ids; 0: none.
-        initializer: of the table.
-        policy: dtype policy of the layers.
-
-    Returns:
-        (b, n, d).
-    """
-    if not num_segments:
-        return x
-    embedding = keras.layers.Embedding(
-        num_segments,
-        x.shape[-1],
-        embeddings_initializer=initializer,
-        dtype=policy,
-        name="Embedding-Segment",
-    )
-    add = keras.layers.Add(dtype=policy, name="Embedding-Token-Segment")
-    return add([x, embedding(inputs["segment_ids"])])
-
-
-def widen(x, width, initializer, policy, use_bias=True):
-    """`x`, projected to `width` where the embeddings have another (factorised embeddings).
-
-    Args:
-        x: (b, n, embedding_dim) tensor of the graph.
-        width: int.
-        initializer: of the kernel.
-        policy: dtype policy of the layer.
-        use_bias: bool, whether to add a bias.
-
-    Returns:
-        (b, n, width).
-    """
-    if x.shape[-1] == width:
-        return x
-    dense = keras.layers.Dense(
-        width,
-        use_bias=use_bias,
-        kernel_initializer=initializer,
-        dtype=policy,
-        name="Embedding-Mapping",
-    )
-    return dense(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,6 +183,32 @@ def xavier(gain):
     return keras.initializers.VarianceScaling(gain**2, "fan_avg", "truncated_normal")
 
 
+def self_attention(hidden_dim, num_heads, head_size, key_size, dropout, **choices):
+    """What `transformer_block` takes as `attention`.
+
+    Args:
+        hidden_dim: int, width of the blocks.
+        num_heads: int, attention heads.
+        head_size: int, channels of a head, or None (`check_heads`).
+        key_size: int, channels of a query and a key in a head. None: those of a head.
+        dropout: float in [0, 1), on the attention weights.
+        **choices: other arguments of `MultiHeadSelfAttention`.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `hidden_dim`.
+    """
+    channels = check_heads(hidden_dim, num_heads, head_size)
+    return partial(
+        MultiHeadSelfAttention,
+        num_heads,
+        channels,
+        key_size,
+        hidden_dim,
+        attention_dropout=dropout,
+        **choices,
+    )
+
+
 def transformer_block(name, residual, attention, feed_forward):
     """The block of attention and feed-forward.
 
@@ -274,14 +232,23 @@ def transformer_block(name, residual, attention, feed_forward):
     return residual.join(attend, transform)
 
 
-def stack(x, blocks, **call_arguments):
-    """What blocks give, one after the other.
+def transformer_blocks(num_layers, residual, attention, feed_forward):
+    """The blocks "Transformer-0", "Transformer-1", ..., each with layers of its own.
+
+    A generator, which makes the layers of a block only after `stack` has called the block before
+    it and so drawn its weights: a seed gives each encoder the weights that it always gave.
+    """
+    for i in range(num_layers):
+        yield transformer_block(f"Transformer-{i}", residual, attention, feed_forward)
+
+
+def stack(x, blocks, residual, **call_arguments):
+    """What blocks give, one after the other, and the norm at their end, if there is one.
 
     Args:
         x: (b, n, d) tensor of the graph.
-        blocks: iterable of functions, as of `Residual.join`. A generator makes the layers of a
-            block after those before it have drawn their weights: so a seed gives each encoder the
-            weights that it always gave.
+        blocks: iterable of functions, as of `Residual.join`.
+        residual: `Residual`, which has joined their layers.
         **call_arguments: those of the first layer of each block.
 
     Returns:
@@ -292,7 +259,7 @@ def stack(x, blocks, **call_arguments):
         passed.append(block(x, **call_arguments))
         x = passed[-1].output
     # A tuple, in which Keras looks for no layers: a list would be watched and wrapped.
-    return x, tuple(passed)
+    return residual.last_norm(x), tuple(passed)
 
 
 def keep_arguments(model, arguments):

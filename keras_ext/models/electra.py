@@ -4,20 +4,16 @@ import keras
 
 from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
-from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
-from keras_ext.layers.position_embedding import PositionEmbedding
 from keras_ext.models.blocks import (
     Residual,
-    add_segments,
-    check_heads,
     encoder_inputs,
     keep_arguments,
     kept_config,
+    self_attention,
     stack,
-    token_embedding,
-    transformer_block,
-    widen,
+    transformer_blocks,
 )
+from keras_ext.models.embeddings import embed, position_embedding, token_embedding
 from keras_ext.models.heads import discriminator
 
 
@@ -83,7 +79,6 @@ class ElectraEncoder(keras.Model):
         activation = activations.get(activation)
         arguments = dict(locals())
         policy = keras.dtype_policies.get(dtype)
-        channels = check_heads(hidden_dim, num_heads, head_size)
 
         # === Layers ===
         initializer = partial(keras.initializers.TruncatedNormal, stddev=0.02)
@@ -91,38 +86,18 @@ class ElectraEncoder(keras.Model):
         joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
         tokens = token_embedding(vocabulary_size, width, initializer(), policy, tied=False)
-        position_embedding = PositionEmbedding(
-            max_sequence_length,
-            initializer(),
-            hierarchical_position,
-            dtype=policy,
-            name="Embedding-Position",
+        positions = position_embedding(
+            max_sequence_length, hierarchical_position, initializer(), policy
         )
-        attention = partial(
-            MultiHeadSelfAttention,
-            num_heads,
-            channels,
-            key_size,
-            hidden_dim,
-            attention_dropout=attention_dropout,
-        )
+        attention = self_attention(hidden_dim, num_heads, head_size, key_size, attention_dropout)
         feed_forward = partial(FeedForward, intermediate_dim, activation)
 
         # === Functional model ===
         inputs = encoder_inputs(num_segments, custom_position_ids)
-        x = tokens(inputs["token_ids"])
-        x = add_segments(x, inputs, num_segments, initializer(), policy)
-        x = position_embedding(x, positions=inputs.get("position_ids"))
-        x = joined.first_norm(x)
-        x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
-        x = widen(x, hidden_dim, initializer(), policy)
-        blocks = (
-            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
-            for i in range(num_layers)
-        )
-        x, passed = stack(x, blocks, mask=inputs["padding_mask"])
-        x = joined.last_norm(x)
-        outputs = discriminator(x, activation, initializer, policy, with_discriminator)
+        x = embed(inputs, tokens, num_segments, hidden_dim, joined, positions)
+        blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
+        x, passed = stack(x, blocks, joined, mask=inputs["padding_mask"])
+        outputs = discriminator(x, activation, joined, with_discriminator)
         super().__init__(inputs, outputs, name=name)
         self.blocks = passed
         keep_arguments(self, arguments)

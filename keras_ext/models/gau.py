@@ -8,15 +8,13 @@ from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
 from keras_ext.layers.rms_norm import RMSNorm
 from keras_ext.models.blocks import (
     Residual,
-    add_segments,
     attention_mask,
     encoder_inputs,
     keep_arguments,
     kept_config,
     stack,
-    token_embedding,
-    widen,
 )
+from keras_ext.models.embeddings import add_segments, token_embedding, widen
 from keras_ext.models.heads import bare_mlm
 
 
@@ -112,8 +110,7 @@ class GAUEncoder(keras.Model):
         policy = keras.dtype_policies.get(dtype)
 
         # === Layers ===
-        kernel = kernel_initializer.clone
-        table = partial(self._table_initializer, num_layers)
+        kernel, table = self._initializers(kernel_initializer, num_layers)
         norm = partial(RMSNorm, epsilon=layer_norm_epsilon)
         # Two units stand for a block of two layers.
         joined = Residual(residual, (num_layers + 1) // 2, dropout, norm, kernel, policy)
@@ -156,16 +153,20 @@ class GAUEncoder(keras.Model):
             )
             for i in range(num_layers)
         )
-        x, passed = stack(x, blocks, mask=mask, attention_mask=visible, positions=positions)
-        outputs = bare_mlm(joined.last_norm(x), tokens, dropout, kernel, policy, with_mlm)
+        x, passed = stack(x, blocks, joined, mask=mask, attention_mask=visible, positions=positions)
+        outputs = bare_mlm(x, tokens, joined, with_mlm)
         super().__init__(inputs, outputs, name=name)
         self.blocks = passed
         keep_arguments(self, arguments)
 
     @staticmethod
-    def _table_initializer(num_layers):
-        """How the embeddings begin; the one thing in which a pretrained configuration differs."""
-        return keras.initializers.VarianceScaling(1.0, "fan_out", "truncated_normal")
+    def _initializers(kernel_initializer, num_layers):
+        """Functions that give a new initializer of a kernel and of a table of embeddings.
+
+        How the weights begin is the one thing that `GAUAlphaEncoder` has of its own.
+        """
+        table = partial(keras.initializers.VarianceScaling, 1.0, "fan_out", "truncated_normal")
+        return kernel_initializer.clone, table
 
     def get_config(self):
         return {

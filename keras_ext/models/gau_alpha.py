@@ -1,3 +1,5 @@
+from functools import partial
+
 import keras
 
 from keras_ext import activations
@@ -75,7 +77,7 @@ class GAUAlphaEncoder(GAUEncoder):
             application,
             use_bias=False,
             normalization="softmax_plus",
-            kernel_initializer=_initializer(num_layers, "fan_in"),
+            kernel_initializer=None,  # see `_initializers`
             dtype=dtype,
             name=name,
             trainable=trainable,
@@ -83,12 +85,13 @@ class GAUAlphaEncoder(GAUEncoder):
         keep_arguments(self, arguments)
 
     @staticmethod
-    def _table_initializer(num_layers):
-        return _initializer(num_layers, "fan_out")
+    def _initializers(kernel_initializer, num_layers):
+        scaled = partial(
+            keras.initializers.VarianceScaling,
+            num_layers ** (-2 / 3),
+            distribution="truncated_normal",
+        )
+        return partial(scaled, mode="fan_in"), partial(scaled, mode="fan_out")
 
     def get_config(self):
         return kept_config(self)
-
-
-def _initializer(num_layers, mode):
-    return keras.initializers.VarianceScaling(num_layers ** (-2 / 3), mode, "truncated_normal")

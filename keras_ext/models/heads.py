@@ -21,7 +21,19 @@ def output_activation(name, given, default):
     return keras.layers.Activation(activation, dtype="float32", name=name)
 
 
-def bert_heads(x, embedding, activation, norm, initializer, policy, pool, nsp, mlm):
+def dense(units, name, residual, activation=None, use_bias=True):
+    """A dense layer with the initializer and the policy of an encoder's `Residual`."""
+    return keras.layers.Dense(
+        units,
+        activation,
+        use_bias,
+        kernel_initializer=residual.initializer(),
+        dtype=residual.policy,
+        name=name,
+    )
+
+
+def bert_heads(x, embedding, activation, residual, pool, nsp, mlm):
     """The outputs of an encoder with BERT's heads.
 
         pooled = act(x_0 W + b);  nsp = softmax(pooled W + b)
@@ -31,9 +43,7 @@ def bert_heads(x, embedding, activation, norm, initializer, policy, pool, nsp, m
         x: (b, n, d) tensor of the graph, the hidden states.
         embedding: `keras.layers.ReversibleEmbedding`, the table of the tokens, if `mlm`.
         activation: function, that of the masked language model's dense layer.
-        norm: function of a name and a dtype policy that gives the normalisation.
-        initializer: function that gives a new initializer of a kernel.
-        policy: dtype policy of the layers.
+        residual: `Residual` of the encoder, whose norm, initializer and policy the heads share.
         pool: bool or name of an activation (True: "tanh"), whether to give `pooled_output`.
         nsp: bool, whether to give `nsp`, which takes the pooler.
         mlm: bool or name of an activation (True: "softmax"; "linear" gives logits), whether to
@@ -43,29 +53,24 @@ def bert_heads(x, embedding, activation, norm, initializer, policy, pool, nsp, m
         `x` alone without heads, else dict of `sequence_output` and, as present, `pooled_output`
         (b, d), `nsp` (b, 2) float32 and `mlm` (b, n, vocabulary) float32.
     """
-
-    def dense(units, name, activation=None):
-        return keras.layers.Dense(
-            units, activation, kernel_initializer=initializer(), dtype=policy, name=name
-        )
-
     outputs = {"sequence_output": x}
     if pool or nsp:
-        pooler = dense(x.shape[-1], "Pooler-Dense", "tanh" if pool in (True, False) else pool)
+        pooling = "tanh" if pool in (True, False) else pool
+        pooler = dense(x.shape[-1], "Pooler-Dense", residual, pooling)
         outputs["pooled_output"] = pooler(x[:, 0])
     if nsp:
-        scores = dense(2, "NSP-Proba")(outputs["pooled_output"])
+        scores = dense(2, "NSP-Proba", residual)(outputs["pooled_output"])
         outputs["nsp"] = output_activation("NSP-Activation", True, "softmax")(scores)
     if mlm:
-        y = dense(embedding.output_dim, "MLM-Dense", activation)(x)
-        y = norm(dtype=policy, name="MLM-Norm")(y)
+        y = dense(embedding.output_dim, "MLM-Dense", residual, activation)(x)
+        y = residual.norm(dtype=residual.policy, name="MLM-Norm")(y)
         scores = embedding(y, reverse=True)
-        scores = ScaleOffset(scale=False, dtype=policy, name="MLM-Bias")(scores)
+        scores = ScaleOffset(scale=False, dtype=residual.policy, name="MLM-Bias")(scores)
         outputs["mlm"] = output_activation("MLM-Activation", mlm, "softmax")(scores)
     return outputs if len(outputs) > 1 else x
 
 
-def bare_mlm(x, embedding, dropout, initializer, policy, mlm):
+def bare_mlm(x, embedding, residual, mlm):
     """The outputs of an encoder without biases, whose one head is that of the language model.
 
         mlm = softmax(dropout(x W) table^T),  W only where the embeddings have another width
@@ -73,9 +78,7 @@ def bare_mlm(x, embedding, dropout, initializer, policy, mlm):
     Args:
         x: (b, n, d) tensor of the graph, the hidden states.
         embedding: `keras.layers.ReversibleEmbedding`, the table of the tokens, if `mlm`.
-        dropout: float in [0, 1).
-        initializer: function that gives a new initializer of a kernel.
-        policy: dtype policy of the layers.
+        residual: `Residual` of the encoder, whose dropout, initializer and policy the head shares.
         mlm: bool or name of an activation (True: "softmax"; "linear" gives logits).
 
     Returns:
@@ -85,22 +88,16 @@ def bare_mlm(x, embedding, dropout, initializer, policy, mlm):
         return x
     y = x
     if embedding.output_dim != x.shape[-1]:
-        y = keras.layers.Dense(
-            embedding.output_dim,
-            use_bias=False,
-            kernel_initializer=initializer(),
-            dtype=policy,
-            name="Output-Mapping",
-        )(y)
-    y = keras.layers.Dropout(dropout, dtype=policy, name="Output-MLM-Dropout")(y)
-    scores = embedding(y, reverse=True)
+        y = dense(embedding.output_dim, "Output-Mapping", residual, use_bias=False)(y)
+    drop = keras.layers.Dropout(residual.dropout, dtype=residual.policy, name="Output-MLM-Dropout")
+    scores = embedding(drop(y), reverse=True)
     return {
         "sequence_output": x,
         "mlm": output_activation("Output-MLM-Activation", mlm, "softmax")(scores),
     }
 
 
-def discriminator(x, activation, initializer, policy, given):
+def discriminator(x, activation, residual, given):
     """The outputs of an encoder with ELECTRA's head.
 
         discriminator = sigmoid(activation(x W + b) w + c)
@@ -108,8 +105,7 @@ def discriminator(x, activation, initializer, policy, given):
     Args:
         x: (b, n, d) tensor of the graph, the hidden states.
         activation: function, that of the dense layer.
-        initializer: function that gives a new initializer of a kernel.
-        policy: dtype policy of the layers.
+        residual: `Residual` of the encoder, whose initializer and policy the head shares.
         given: bool or name of an activation (True: "sigmoid"; "linear" gives logits).
 
     Returns:
@@ -117,13 +113,7 @@ def discriminator(x, activation, initializer, policy, given):
     """
     if not given:
         return x
-
-    def dense(units, name, activation=None):
-        return keras.layers.Dense(
-            units, activation, kernel_initializer=initializer(), dtype=policy, name=name
-        )
-
-    y = dense(x.shape[-1], "Discriminator-Dense", activation)(x)
-    scores = dense(1, "Discriminator-Prediction")(y)
+    y = dense(x.shape[-1], "Discriminator-Dense", residual, activation)(x)
+    scores = dense(1, "Discriminator-Prediction", residual)(y)
     last = output_activation("Discriminator-Activation", given, "sigmoid")
     return {"sequence_output": x, "discriminator": last(scores)}

@@ -4,21 +4,19 @@ import keras
 
 from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
-from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.relative_position_embedding import RelativePositionEmbedding
 from keras_ext.models.blocks import (
     Residual,
-    add_segments,
     attention_mask,
     check_heads,
     encoder_inputs,
     keep_arguments,
     kept_config,
+    self_attention,
     stack,
-    token_embedding,
-    transformer_block,
-    widen,
+    transformer_blocks,
 )
+from keras_ext.models.embeddings import embed, token_embedding
 from keras_ext.models.heads import bert_heads
 
 
@@ -84,7 +82,6 @@ class NezhaEncoder(keras.Model):
         activation = activations.get(activation)
         arguments = dict(locals())
         policy = keras.dtype_policies.get(dtype)
-        channels = check_heads(hidden_dim, num_heads, head_size)
 
         # === Layers ===
         initializer = partial(keras.initializers.TruncatedNormal, stddev=0.02)
@@ -94,39 +91,23 @@ class NezhaEncoder(keras.Model):
         tokens = token_embedding(vocabulary_size, width, initializer(), policy, bool(with_mlm))
         relative_embedding = RelativePositionEmbedding(
             2 * max_relative_position + 1,
-            channels,
+            check_heads(hidden_dim, num_heads, head_size),
             dtype=policy,
             name="Embedding-Relative-Position",
         )
-        attention = partial(
-            MultiHeadSelfAttention,
-            num_heads,
-            channels,
-            output_dim=hidden_dim,
-            attention_dropout=attention_dropout,
-        )
+        attention = self_attention(hidden_dim, num_heads, head_size, None, attention_dropout)
         feed_forward = partial(FeedForward, intermediate_dim, activation)
 
         # === Functional model ===
         inputs = encoder_inputs(num_segments)
-        x = tokens(inputs["token_ids"])
-        x = add_segments(x, inputs, num_segments, initializer(), policy)
-        x = joined.first_norm(x)
-        x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
-        x = widen(x, hidden_dim, initializer(), policy)
+        x = embed(inputs, tokens, num_segments, hidden_dim, joined)
         mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
         relative = relative_embedding(x)
-        blocks = (
-            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
-            for i in range(num_layers)
-        )
+        blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
         x, passed = stack(
-            x, blocks, mask=mask, attention_mask=visible, relative_embeddings=relative
+            x, blocks, joined, mask=mask, attention_mask=visible, relative_embeddings=relative
         )
-        x = joined.last_norm(x)
-        outputs = bert_heads(
-            x, tokens, activation, norm, initializer, policy, with_pool, with_nsp, with_mlm
-        )
+        outputs = bert_heads(x, tokens, activation, joined, with_pool, with_nsp, with_mlm)
         super().__init__(inputs, outputs, name=name)
         self.blocks = passed
         keep_arguments(self, arguments)

@@ -4,20 +4,17 @@ import keras
 
 from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
-from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.models.blocks import (
     Residual,
-    add_segments,
     attention_mask,
-    check_heads,
     encoder_inputs,
     keep_arguments,
     kept_config,
+    self_attention,
     stack,
-    token_embedding,
-    transformer_block,
-    widen,
+    transformer_blocks,
 )
+from keras_ext.models.embeddings import embed, token_embedding
 from keras_ext.models.heads import bert_heads
 
 
@@ -82,7 +79,6 @@ class RoFormerEncoder(keras.Model):
         activation = activations.get(activation)
         arguments = dict(locals())
         policy = keras.dtype_policies.get(dtype)
-        channels = check_heads(hidden_dim, num_heads, head_size)
 
         # === Layers ===
         initializer = partial(keras.initializers.TruncatedNormal, stddev=0.02)
@@ -90,35 +86,19 @@ class RoFormerEncoder(keras.Model):
         joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
         tokens = token_embedding(vocabulary_size, width, initializer(), policy, bool(with_mlm))
-        attention = partial(
-            MultiHeadSelfAttention,
-            num_heads,
-            channels,
-            key_size,
-            hidden_dim,
-            rope=True,
-            attention_dropout=attention_dropout,
+        attention = self_attention(
+            hidden_dim, num_heads, head_size, key_size, attention_dropout, rope=True
         )
         feed_forward = partial(FeedForward, intermediate_dim, activation)
 
         # === Functional model ===
         inputs = encoder_inputs(num_segments, custom_position_ids)
-        x = tokens(inputs["token_ids"])
-        x = add_segments(x, inputs, num_segments, initializer(), policy)
-        x = joined.first_norm(x)
-        x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
-        x = widen(x, hidden_dim, initializer(), policy)
+        x = embed(inputs, tokens, num_segments, hidden_dim, joined)
         mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
         positions = inputs.get("position_ids")
-        blocks = (
-            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
-            for i in range(num_layers)
-        )
-        x, passed = stack(x, blocks, mask=mask, attention_mask=visible, positions=positions)
-        x = joined.last_norm(x)
-        outputs = bert_heads(
-            x, tokens, activation, norm, initializer, policy, with_pool, with_nsp, with_mlm
-        )
+        blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
+        x, passed = stack(x, blocks, joined, mask=mask, attention_mask=visible, positions=positions)
+        outputs = bert_heads(x, tokens, activation, joined, with_pool, with_nsp, with_mlm)
         super().__init__(inputs, outputs, name=name)
         self.blocks = passed
         keep_arguments(self, arguments)

@@ -4,21 +4,18 @@ import keras
 
 from keras_ext import activations
 from keras_ext.layers.feed_forward import FeedForward
-from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.rms_norm import RMSNorm
 from keras_ext.models.blocks import (
     Residual,
-    add_segments,
     attention_mask,
-    check_heads,
     encoder_inputs,
     keep_arguments,
     kept_config,
+    self_attention,
     stack,
-    token_embedding,
-    transformer_block,
-    widen,
+    transformer_blocks,
 )
+from keras_ext.models.embeddings import add_segments, token_embedding, widen
 from keras_ext.models.heads import bare_mlm
 
 
@@ -86,7 +83,6 @@ class RoFormerV2Encoder(keras.Model):
         activation = activations.get(activation)
         arguments = dict(locals())
         policy = keras.dtype_policies.get(dtype)
-        channels = check_heads(hidden_dim, num_heads, head_size)
 
         # === Layers ===
         scaled = partial(
@@ -97,15 +93,8 @@ class RoFormerV2Encoder(keras.Model):
         joined = Residual(residual, num_layers, dropout, norm, initializer, policy)
         width = embedding_dim or hidden_dim
         tokens = token_embedding(vocabulary_size, width, table(), policy, bool(with_mlm))
-        attention = partial(
-            MultiHeadSelfAttention,
-            num_heads,
-            channels,
-            key_size,
-            hidden_dim,
-            rope=True,
-            use_bias=False,
-            attention_dropout=attention_dropout,
+        attention = self_attention(
+            hidden_dim, num_heads, head_size, key_size, attention_dropout, rope=True, use_bias=False
         )
         feed_forward = partial(FeedForward, intermediate_dim, activation, use_bias=False)
 
@@ -118,13 +107,9 @@ class RoFormerV2Encoder(keras.Model):
         x = widen(x, hidden_dim, initializer(), policy, use_bias=False)
         mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
         positions = inputs.get("position_ids")
-        blocks = (
-            transformer_block(f"Transformer-{i}", joined, attention, feed_forward)
-            for i in range(num_layers)
-        )
-        x, passed = stack(x, blocks, mask=mask, attention_mask=visible, positions=positions)
-        x = joined.last_norm(x)
-        outputs = bare_mlm(x, tokens, dropout, initializer, policy, with_mlm)
+        blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
+        x, passed = stack(x, blocks, joined, mask=mask, attention_mask=visible, positions=positions)
+        outputs = bare_mlm(x, tokens, joined, with_mlm)
         super().__init__(inputs, outputs, name=name)
         self.blocks = passed
         keep_arguments(self, arguments)

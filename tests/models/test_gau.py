@@ -44,6 +44,14 @@ def test_gau_alpha_begins_with_weights_that_shrink_with_the_depth():
         assert abs(deviation * np.sqrt(64 * 8 ** (2 / 3)) - 1) < 0.03
 
 
+def test_gau_alpha_draws_no_seed_before_that_of_its_first_table():
+    keras.utils.set_random_seed(1)
+    table = GAUAlphaEncoder(**SIZES).get_layer("Embedding-Token").embeddings
+    keras.utils.set_random_seed(1)
+    initializer = keras.initializers.VarianceScaling(3 ** (-2 / 3), "fan_out", "truncated_normal")
+    np.testing.assert_array_equal(np.array(table), np.array(initializer((30, 8))))
+
+
 @pytest.mark.parametrize("residual", ["post", "pre", "deepnorm"])
 def test_units_are_joined_as_the_choice_says(batch, residual):
     encoder = GAUEncoder(**SIZES, residual=residual)
