@@ -23,7 +23,7 @@ from keras_ext.models import BertEncoder
 from keras_ext.training import CachedContrastiveModel
 
 LOSSES = {
-    "CoSENT": lambda: CoSENT(layout="pairs"),
+    "CoSENT": lambda: CoSENT(),
     "InfoNCE": lambda: InfoNCE(),
 }
 

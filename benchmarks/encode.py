@@ -32,8 +32,8 @@ def sides(dtypes):
     """The encoders to compare: name -> function of texts and batch size."""
     found = {}
     for dtype in dtypes:
-        encoder = SentenceEncoder.from_huggingface(minilm_folder(), dtype=dtype)
-        found[f"ours, {dtype}"] = encoder.encode
+        sentences = SentenceEncoder.from_huggingface(minilm_folder(), dtype=dtype)
+        found[f"ours, {dtype}"] = sentences.encode
     if importlib.util.find_spec("sentence_transformers") is not None:
         # Its triton and TensorFlow bring two LLVMs, which end the process.
         sys.modules.setdefault("triton", None)
@@ -104,13 +104,13 @@ def encode_corpus(size, batch_size):
     Returns:
         Texts a second, MB at the peak beyond the texts and the result.
     """
-    encoder = SentenceEncoder.from_huggingface(minilm_folder())
+    sentences = SentenceEncoder.from_huggingface(minilm_folder())
     texts = corpus(size)
-    encoder.encode(texts[:8192], batch_size=batch_size)  # kernels and buffers are made
+    sentences.encode(texts[:8192], batch_size=batch_size)  # kernels and buffers are made
     baseline = resident_megabytes("VmRSS")
     restart_peak()
     start = time.perf_counter()
-    vectors = encoder.encode(texts, batch_size=batch_size)
+    vectors = sentences.encode(texts, batch_size=batch_size)
     seconds = time.perf_counter() - start
     return size / seconds, resident_megabytes("VmHWM") - baseline - vectors.nbytes / 1e6
 

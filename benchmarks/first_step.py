@@ -47,10 +47,10 @@ def sentence_fit():
 
     from keras_ext.tasks import SentenceEncoder
 
-    encoder = SentenceEncoder.from_huggingface(minilm_folder(), max_length=LENGTH)
-    encoder.compile(learning_rate=1e-4)
+    sentences = SentenceEncoder.from_huggingface(minilm_folder(), max_length=LENGTH)
+    sentences.compile(learning_rate=1e-4)
     pairs = [(f"text {i}", f"another text {i} " * (i % 5 + 1), i / 7) for i in range(2 * BATCH)]
-    return lambda callback: encoder.fit(
+    return lambda callback: sentences.fit(
         pairs, epochs=1, batch_size=BATCH, verbose=0, callbacks=[callback]
     )
 

@@ -65,12 +65,12 @@ def entity_fit(batch, length, steps):
 
 def sentence_fit(batch, length, steps):
     """A function that fits an encoder of sentences with callbacks."""
-    encoder = SentenceEncoder.from_huggingface(minilm_folder(), max_length=length)
-    encoder.compile(learning_rate=1e-4)
+    sentences = SentenceEncoder.from_huggingface(minilm_folder(), max_length=length)
+    sentences.compile(learning_rate=1e-4)
     text = "one more " * (length // 2 - 1)
     pairs = [(text, text[: -9 * (i % 3 + 1)], i / 7) for i in range(batch * steps)]
     arguments = {"epochs": 1, "batch_size": batch, "verbose": 0}
-    return lambda callbacks: encoder.fit(pairs, callbacks=callbacks, **arguments)
+    return lambda callbacks: sentences.fit(pairs, callbacks=callbacks, **arguments)
 
 
 def operations(folder):

@@ -54,9 +54,9 @@ def learnt_from(loss, pairs):
     """What a loss learns from: pairs, the loss itself and the layer before it."""
     highest = max(score for _, _, score in pairs)
     if loss == "CoSENT":
-        return pairs, CoSENT(layout="pairs"), None
+        return pairs, CoSENT(), None
     if loss == "CoSENT, angle":
-        return pairs, CoSENT(layout="pairs", score="angle"), None
+        return pairs, CoSENT(score="angle"), None
     if loss == "InfoNCE":
         return [(a, b) for a, b, score in pairs if score >= 0.8 * highest], InfoNCE(), None
     if loss == "squared error":
@@ -79,11 +79,11 @@ def fine_tune(loss, rate, seed, share, batch_size):
     """
     keras.utils.set_random_seed(seed)
     train, dev, test = english()
-    encoder = minilm()
+    sentences = minilm()
     pairs, loss, head = learnt_from(loss, train[: int(share * len(train))])
-    encoder.compile(loss=loss, head=head, learning_rate=rate)
-    encoder.fit(pairs, epochs=1, batch_size=batch_size, verbose=0, seed=seed)
-    return [encoder.evaluate(part).spearman for part in (dev, test)]
+    sentences.compile(loss=loss, head=head, learning_rate=rate)
+    sentences.fit(pairs, epochs=1, batch_size=batch_size, verbose=0, seed=seed)
+    return [sentences.evaluate(part).spearman for part in (dev, test)]
 
 
 def minilm():
@@ -109,11 +109,11 @@ def from_scratch(data, loss, rate, seed, epochs, batch_size, width, layers):
         max_sequence_length=MAX_LENGTH,
         residual="pre",
     )
-    encoder = SentenceEncoder(encoder, tokenizer, max_length=MAX_LENGTH)
+    sentences = SentenceEncoder(encoder, tokenizer, max_length=MAX_LENGTH)
     pairs, loss, head = learnt_from(loss, train)
-    encoder.compile(loss=loss, head=head, learning_rate=rate)
-    encoder.fit(pairs, dev, epochs=epochs, batch_size=batch_size, verbose=0, seed=seed)
-    return [encoder.evaluate(part).spearman for part in (dev, test)]
+    sentences.compile(loss=loss, head=head, learning_rate=rate)
+    sentences.fit(pairs, dev, epochs=epochs, batch_size=batch_size, verbose=0, seed=seed)
+    return [sentences.evaluate(part).spearman for part in (dev, test)]
 
 
 def compare_english(args):

@@ -87,19 +87,19 @@ def scored_pairs(path):
     return pairs
 
 
-def pair_scores(encoder, pairs):
+def pair_scores(sentences, pairs):
     """The cosine of each pair."""
     first, second = (
-        encoder.encode([pair[side] for pair in pairs], normalize=True) for side in (0, 1)
+        sentences.encode([pair[side] for pair in pairs], normalize=True) for side in (0, 1)
     )
     return np.sum(first * second, axis=1)
 
 
-def show_search(encoder, pairs):
+def show_search(sentences, pairs):
     """Prints what the first queries find among all second texts."""
     corpus = sorted({second for _, second, _ in pairs})
     queries = list(dict.fromkeys(first for first, _, _ in pairs))[:QUERIES]
-    for query, hits in zip(queries, encoder.search(queries, corpus, k=3), strict=True):
+    for query, hits in zip(queries, sentences.search(queries, corpus, k=3), strict=True):
         print(f"\n{query}")
         for hit in hits:
             print(f"  {hit.score:6.3f}  {hit.text}")
@@ -111,15 +111,15 @@ def main():
     keras.utils.set_random_seed(args.seed)
     scratch = args.encoder == "scratch"
     train, dev, test = (scored_pairs(path) for path in (args.train, args.dev, args.test))
-    encoder = build(args, train)
-    before, scores_before = encoder.evaluate(test), pair_scores(encoder, test)
+    sentences = build(args, train)
+    before, scores_before = sentences.evaluate(test), pair_scores(sentences, test)
 
-    encoder.compile(
+    sentences.compile(
         loss=CoSENT(score=args.score),
         learning_rate=args.learning_rate or (1e-3 if scratch else 1e-4),
         jit_compile=args.jit,
     )
-    encoder.fit(
+    sentences.fit(
         train,
         dev,
         epochs=args.epochs or (10 if scratch else 4),
@@ -127,14 +127,14 @@ def main():
         chunk_size=args.chunk_size,
         seed=args.seed,
     )
-    after = encoder.evaluate(test)
+    after = sentences.evaluate(test)
     print(f"\n{args.test.name}\nbefore  {before}\nafter   {after}")
 
-    encoder.save(args.output / "bundle")
-    encoder = SentenceEncoder.load(args.output / "bundle")
-    show_search(encoder, test)
+    sentences.save(args.output / "bundle")
+    sentences = SentenceEncoder.load(args.output / "bundle")
+    show_search(sentences, test)
     labels = np.array([score for *_, score in test])
-    plot_scores(labels, scores_before, pair_scores(encoder, test), args.output / "scores.png")
+    plot_scores(labels, scores_before, pair_scores(sentences, test), args.output / "scores.png")
     print(f"\nSpearman {before.spearman:.4f} before, {after.spearman:.4f} after")
     for name in ("bundle", "scores.png"):
         print(f"wrote {args.output / name}")

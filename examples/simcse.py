@@ -75,19 +75,19 @@ def main():
     args = arguments()
     keras.utils.set_random_seed(args.seed)
     texts, test = read_texts(args.texts), read_pairs(args.test)
-    encoder = build(args, texts)
-    before = encoder.evaluate(test)
+    sentences = build(args, texts)
+    before = sentences.evaluate(test)
     rate = args.learning_rate or (1e-3 if args.encoder == "scratch" else 3e-5)
-    encoder.compile(loss=InfoNCE(args.temperature), learning_rate=rate)
-    encoder.fit(
+    sentences.compile(loss=InfoNCE(args.temperature), learning_rate=rate)
+    sentences.fit(
         texts,
         epochs=args.epochs,
         batch_size=args.batch_size,
         chunk_size=args.chunk_size,
         seed=args.seed,
     )
-    after = encoder.evaluate(test)
-    encoder.save(args.output / "bundle")
+    after = sentences.evaluate(test)
+    sentences.save(args.output / "bundle")
     print(f"\n{args.test.name}\nbefore  {before}\nafter   {after}")
     print(f"wrote {args.output / 'bundle'}")
 

@@ -166,7 +166,7 @@ def walk(file):
         try:
             names = list(group)
         except (OSError, RuntimeError, KeyError, ValueError):
-            yield path, None
+            yield path or "/", None
             continue
         below = []
         for name in names:

@@ -174,45 +174,45 @@ def label_thresholds(threshold, labels):
 class EfficientHead:
     """`EfficientGlobalPointer` by its factors."""
 
-    def __init__(self, heads, head_size):
-        self.heads, self.head_size = heads, head_size
+    def __init__(self, types, head_size):
+        self.types, self.head_size = types, head_size
 
     def layer(self, dtype):
         """The layer, with factored output."""
         return EfficientGlobalPointer(
-            self.heads, self.head_size, factored=True, dtype=dtype, name=NAME
+            self.types, self.head_size, factored=True, dtype=dtype, name=NAME
         )
 
     def loss(self):
         """The loss of the layer's output."""
-        return FactoredGlobalPointerCrossentropy(self.heads, self.head_size)
+        return FactoredGlobalPointerCrossentropy(self.types, self.head_size)
 
     def decode(self, scores, threshold):
         """Spans and their scores for each row of the layer's output."""
-        return decode_factored_spans(scores, self.heads, self.head_size, threshold)
+        return decode_factored_spans(scores, self.types, self.head_size, threshold)
 
     def dense(self, scores):
-        """The scores of all pairs, (b, heads, n, n), from the layer's output."""
-        return ops.convert_to_numpy(dense_span_scores(scores, self.heads, self.head_size))
+        """The scores of all pairs, (b, types, n, n), from the layer's output."""
+        return ops.convert_to_numpy(dense_span_scores(scores, self.types, self.head_size))
 
     def keep(self, row, starts, ends):
         """What `read` needs of a row of the layer's output for these spans: the few factors."""
         return row
 
     def read(self, kept, starts, ends):
-        """The scores (m, heads) of the spans for which this was kept, those of `decode`."""
-        return score_factored_spans(kept, self.heads, self.head_size, starts, ends)
+        """The scores (m, types) of the spans for which this was kept, those of `decode`."""
+        return score_factored_spans(kept, self.types, self.head_size, starts, ends)
 
 
 class FullHead:
     """`GlobalPointer` with a query and key for each label."""
 
-    def __init__(self, heads, head_size):
-        self.heads, self.head_size = heads, head_size
+    def __init__(self, types, head_size):
+        self.types, self.head_size = types, head_size
 
     def layer(self, dtype):
         """The layer."""
-        return GlobalPointer(self.heads, self.head_size, dtype=dtype, name=NAME)
+        return GlobalPointer(self.types, self.head_size, dtype=dtype, name=NAME)
 
     def loss(self):
         """The loss of the layer's output."""
@@ -223,7 +223,7 @@ class FullHead:
         return decode_spans(scores, threshold)
 
     def dense(self, scores):
-        """The scores of all pairs, (b, heads, n, n): the layer's output itself."""
+        """The scores of all pairs, (b, types, n, n): the layer's output itself."""
         return np.asarray(scores)
 
     def keep(self, row, starts, ends):
@@ -231,7 +231,7 @@ class FullHead:
         return row[:, starts, ends].T
 
     def read(self, kept, starts, ends):
-        """The scores (m, heads) of the spans for which this was kept, those of `decode`."""
+        """The scores (m, types) of the spans for which this was kept, those of `decode`."""
         return kept
 
 

@@ -43,7 +43,7 @@ class MergedScores:
             first = [self.windows[index].offsets[1:-1, 0].min() for index in group]
             # No later window has a span that starts before its limit.
             limits = [*np.minimum.accumulate(first[:0:-1])[::-1].tolist(), END]
-            places, scores = np.zeros(0, "int64"), np.zeros((0, self.head.heads), "float32")
+            places, scores = np.zeros(0, "int64"), np.zeros((0, self.head.types), "float32")
             for index, limit in zip(group, limits, strict=True):
                 starts, ends, new = self._spans(index)
                 new_scores = self.head.read(self.kept[index], starts, ends)
