@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from tasks.recognizers import join_records, make_recognizer, make_records
 
+from keras_ext.callbacks import KeepFreedMemory
 from keras_ext.checkpoints import names_in
 from keras_ext.models import BertEncoder
 
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items):
 def seeds():
     """Every test draws the same random numbers, alone or among others."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def freed_memory():
+    """Every test finds glibc's thresholds as it would alone: a fit before may have lowered them."""
+    KeepFreedMemory().on_train_batch_begin(0)
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,6 @@ def check_output(row, policy):
 def check_xla(row):
     """XLA gives the value and gradient of eager execution, and one trace serves two calls."""
     subject, inputs, runs = built(row, "float32"), row.inputs_in("float32"), []
-    expected = reference(row)
 
     def function(weights, inputs):
         runs.append(None)
@@ -193,7 +192,9 @@ def check_xla(row):
     traces = len(runs)
     jitted(row.weights(subject), inputs)
     assert len(runs) == traces, f"{row}: the second call with the same shapes traces again"
-    compare(row, "XLA", outputs, expected, XLA_TOLERANCE)
+    # On JAX nothing runs eagerly here: what XLA gives is compared with TensorFlow's.
+    if quickest is not compiled:
+        compare(row, "XLA", outputs, reference(row), XLA_TOLERANCE)
 
 
 def check_low_precision(row, policy):
