@@ -145,6 +145,14 @@ def check_labels(labels):
     return labels
 
 
+def check_threshold(threshold, labels):
+    """The threshold in numbers of Python, as JSON has them; ValueError as `label_thresholds`."""
+    label_thresholds(threshold, labels)
+    if isinstance(threshold, Mapping):
+        return {label: float(number) for label, number in threshold.items()}
+    return float(threshold)
+
+
 def label_thresholds(threshold, labels):
     """One threshold for each label.
 

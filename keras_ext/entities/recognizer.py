@@ -1,4 +1,3 @@
-from collections.abc import Mapping
 from itertools import product
 
 import keras
@@ -114,12 +113,7 @@ class EntityRecognizer:
 
     @threshold.setter
     def threshold(self, threshold):
-        decoding.label_thresholds(threshold, self.labels)  # checks it
-        if isinstance(threshold, Mapping):
-            threshold = {label: float(number) for label, number in threshold.items()}
-        else:
-            threshold = float(threshold)
-        self.settings["threshold"] = threshold
+        self.settings["threshold"] = decoding.check_threshold(threshold, self.labels)
 
     @property
     def policy(self):
@@ -412,14 +406,16 @@ class EntityRecognizer:
         policy = self.policy if policy is None else policy
         return decoding.Reading(self.span_head, self.labels, threshold, policy)
 
+    @property
+    def _sizes(self):
+        return {name: self.settings[name] for name in ("max_length", "stride")}
+
     def _windows(self, texts):
-        sizes = self.settings["max_length"], self.settings["stride"]
-        return decoding.text_windows(self.tokenizer, texts, *sizes)
+        return decoding.text_windows(self.tokenizer, texts, **self._sizes)
 
     def _plan(self, records):
         """Windows of the texts of records, their gold spans, and the report on both."""
-        sizes = self.settings["max_length"], self.settings["stride"]
-        return plan(records, self.tokenizer, self.labels, *sizes)
+        return plan(records, self.tokenizer, self.labels, **self._sizes)
 
     def _batches(self, windows, spans, batch_size, **order):
         sizes = batch_size, self.settings["max_length"]
