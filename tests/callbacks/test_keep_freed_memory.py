@@ -49,6 +49,7 @@ def faults(how):
     return counted[3] - counted[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow" or platform.libc_ver()[0] != "glibc",
     reason="TensorFlow's use of glibc",

@@ -13,6 +13,8 @@ from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.ramped_residual import RampedResidual
 from keras_ext.layers.scanned_blocks import ScannedBlocks
 
+pytestmark = pytest.mark.slow
+
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]], bool)
 
 

@@ -5,6 +5,8 @@ import pytest
 from keras_ext.optimizers import GuardedLossScale, NonFiniteGuard
 from tests.optimizers.guard_cases import trained
 
+pytestmark = pytest.mark.slow
+
 STEPS = 200
 VALUES = [float("nan"), float("inf"), float("-inf"), 1e25]
 

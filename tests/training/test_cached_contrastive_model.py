@@ -11,6 +11,8 @@ from keras_ext.layers.learnable_temperature import LearnableTemperature
 from keras_ext.optimizers import GuardedLossScale, NonFiniteGuard
 from keras_ext.training.cached_contrastive_model import CachedContrastiveModel
 
+pytestmark = pytest.mark.slow
+
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 BATCH, CHUNK = 8, 3  # the last chunk is one example short
 
