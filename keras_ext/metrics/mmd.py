@@ -12,9 +12,9 @@ def mmd(x, y, bandwidth=None):
 
     It sees differences of about the size of the bandwidth. Memory does not grow with n m.
 
-    Floor: for two sets of the same distribution its mean is 0 at every size, and it is negative
-    half of the time; its standard deviation falls with 1 / n, and `two_sample_floor` says it. Values
-    of different bandwidths are no comparison: give a number where several sets are compared.
+    Floor: for two sets of the same distribution its mean is 0 at every size, so that it is negative
+    more often than not; its standard deviation falls with 1 / n, and `two_sample_floor` says it.
+    Values of different bandwidths are no comparison: give a number where several sets are compared.
 
     Args:
         x: (n, ...) samples, n >= 2, numbers of any dtype; each is flattened.

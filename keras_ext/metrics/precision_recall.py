@@ -33,10 +33,10 @@ def precision_recall(x, y, k=3):
     samples unlike all data. Low recall: data that is never generated, such as a dropped class.
     Memory does not grow with n m.
 
-    Floor, here a ceiling: two sets of the same distribution do not reach 1, and equal only where
-    they are equally large; both grow with k, and with the size of the set that has the balls.
-    `two_sample_floor` says what the data themselves reach at your sizes. An outlier has a large
-    ball, in which anything may lie: look at both figures, and at the data.
+    Floor, here a ceiling: two sets of the same distribution do not reach 1. What they reach grows
+    with k, falls with the dimension (2000 normal samples each in 2, 16, 64 dimensions: 0.98, 0.79,
+    0.62), and hardly depends on n; how far it spreads does. `two_sample_floor` says both. An outlier
+    has a large ball, in which anything may lie: look at both figures, and at the data.
 
     Args:
         x: (n, ...) real samples, n > k, numbers of any dtype; each is flattened.
