@@ -204,9 +204,16 @@ class Parts:
         return keras.layers.Add(dtype=self.policy, name=f"{name}-Add")([x, above])
 
 
+def whole_numbers(name, each, values, least=1):
+    """Several settings that count something, as a tuple of ints."""
+    if not isinstance(values, (tuple, list)):
+        raise ValueError(f"Expected {name} to be a tuple of ints. Received: {name}={values!r}")
+    return tuple(whole(each, value, least) for value in values)
+
+
 def checked_shape(input_shape):
     """The shape of a sample as a tuple of two or three ints."""
-    shape = tuple(whole("a size of input_shape", size) for size in input_shape)
+    shape = whole_numbers("input_shape", "a size of input_shape", input_shape)
     if len(shape) not in (2, 3):
         raise ValueError(
             "Expected the shape of a sample, (height, width, channels) or (length, channels). "
@@ -217,7 +224,7 @@ def checked_shape(input_shape):
 
 def checked_channels(channels, groups):
     """The channels of each level as a tuple of ints that `groups` divides."""
-    checked = tuple(whole("a number of channels", number) for number in channels)
+    checked = whole_numbers("channels", "a number of channels", channels)
     if not checked or any(number % whole("groups", groups) for number in checked):
         raise ValueError(
             "Expected the channels of each level, which the groups of the norms divide. "
@@ -228,7 +235,9 @@ def checked_channels(channels, groups):
 
 def checked_levels(attention_levels, count):
     """The levels with attention as a tuple of ints below `count`."""
-    levels = tuple(whole("a level of attention_levels", level, 0) for level in attention_levels)
+    levels = whole_numbers(
+        "attention_levels", "a level of attention_levels", attention_levels, least=0
+    )
     if any(level >= count for level in levels):
         raise ValueError(
             f"Expected levels from 0 to {count - 1}, one for each of `channels`. "
