@@ -111,6 +111,19 @@ PLACES = {"positions": (TURNS / 4).astype("float32")}
 TWO = {"inputs": [HIDDEN["inputs"], RNG.normal(size=(3, LENGTH, 8)).astype("float32")]}
 POSITIONS = {"inputs": {**BATCH["inputs"], "position_ids": np.cumsum(MASK, 1).astype("int32")}}
 
+# Times that half precision holds.
+TIMES = np.array([0.25, 1.0, 0.0], "float32")
+IMAGES = {"inputs": {"x": RNG.normal(size=(3, 5, 4, 2)).astype("float32"), "t": TIMES}}
+LABELLED = {
+    "inputs": {
+        "x": RNG.normal(size=(3, 5, 2)).astype("float32"),
+        "t": TIMES,
+        "label": np.array([0, 3, 2], "int32"),
+    }
+}
+VECTORS = {"inputs": {"x": RNG.normal(size=(3, 2)).astype("float32"), "t": TIMES}}
+LABELLED_VECTORS = {"inputs": {**LABELLED["inputs"], **VECTORS["inputs"]}}
+
 
 def scaled(scale):
     """A layer of attention with a scale."""
@@ -470,6 +483,38 @@ ROWS = [
             "token_dropout": 0.1,
         },
         BATCH,
+    ),
+    LayerRow(layers.TimeEmbedding, {"dim": 6}, {"inputs": TIMES}),
+    LayerRow(layers.TimeEmbedding, {"dim": 6, "scale": 16.0}, {"inputs": TIMES}, "other"),
+    LayerRow(layers.GroupNorm, {}, HIDDEN),
+    LayerRow(
+        layers.GroupNorm,
+        {"groups": 2, "epsilon": 0.01},
+        {**HIDDEN, "modulation": RNG.normal(size=(3, 16)).astype("float32")},
+        "modulated",
+    ),
+    LayerRow(models.UNet, {"input_shape": (5, 4, 2), "channels": (8,)}, IMAGES),
+    LayerRow(
+        models.UNet,
+        {
+            "input_shape": (5, 2),
+            "channels": (4, 8),
+            "attention_levels": (1,),
+            "blocks_per_level": 1,
+            "num_classes": 3,
+            "dropout": 0.5,
+            "groups": 2,
+            "num_heads": 2,
+        },
+        LABELLED,
+        "other",
+    ),
+    LayerRow(models.MLPDenoiser, {"input_dim": 2, "hidden_dim": 8}, VECTORS),
+    LayerRow(
+        models.MLPDenoiser,
+        {"input_dim": 2, "hidden_dim": 8, "num_layers": 2, "num_classes": 3, "dropout": 0.5},
+        LABELLED_VECTORS,
+        "other",
     ),
     LossRow(losses.MultilabelCategoricalCrossentropy, {}, HARD),
     LossRow(losses.SparseMultilabelCategoricalCrossentropy, {}, SPARSE),
