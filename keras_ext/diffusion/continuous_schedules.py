@@ -126,7 +126,7 @@ class VESchedule(Schedule):
     Example:
 
     >>> import keras_ext
-    >>> float(keras_ext.diffusion.VESchedule(0.01, 100.0).sigma(0.5))
+    >>> float(keras_ext.diffusion.VESchedule(0.01, 100.0).sigma(0.5).round(9))
     1.0
 
     Source: Score-Based Generative Modeling through Stochastic Differential Equations, Yang Song et

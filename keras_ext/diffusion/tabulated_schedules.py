@@ -50,7 +50,9 @@ class TabulatedSchedule(Schedule):
 
     def _time(self, xp, sigma):
         angle = xp.arctan(sigma)
-        angles = ops.convert_to_tensor(self._angles.astype("float32")) if xp is ops else self._angles
+        angles = (
+            ops.convert_to_tensor(self._angles.astype("float32")) if xp is ops else self._angles
+        )
         interval = xp.clip(xp.searchsorted(angles, angle, side="right") - 1, 0, self.steps - 1)
         c0, c1, c2, c3 = self._angle.pieces(xp, interval)
 
