@@ -25,7 +25,9 @@ class Mixture:
     @property
     def covariance(self):
         centred = self.means - self.mean
-        return self.std**2 * np.eye(centred.shape[1]) + (self.weights[:, None] * centred).T @ centred
+        return (
+            self.std**2 * np.eye(centred.shape[1]) + (self.weights[:, None] * centred).T @ centred
+        )
 
     def sample(self, count, seed=0):
         rng = np.random.default_rng(seed)
