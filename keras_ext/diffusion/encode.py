@@ -29,12 +29,13 @@ def ddim_encode(
 
     Each hop of `ddim` from r to q, x_q = kappa x_r + gamma x0(x_r, r), is solved for x_r by
 
-        x_r <- x_r + w (x_q - kappa x_r - gamma x0(x_r, r)),  w = alpha_r / alpha_q
+        x_r <- x_r + w (x_q - kappa x_r - gamma x0(x_r, r)),
+        w = 1 / (kappa + gamma alpha_r / (alpha_r^2 + beta_r^2))
 
-    from x_r = w x_q on (w = beta_r / beta_q where alpha_r = 0). One iteration is Euler's method with
-    the ends swapped; with more, the inverse is exact to where the iteration has converged. What is
-    left of an error becomes smaller by about 1 - sigma_q / sigma_r an iteration, or faster; the hop
-    from the data is the slowest. The network is never called at time 0.
+    from x_r = w x_q on: one iteration is exact for data that are standard normal. It is the usual
+    encoding, with the ends of each hop swapped; with more iterations the inverse becomes exact, as
+    far as they converge. They do where hops are short, and do not for single samples that a long hop
+    leaves between two modes. The network is never called at time 0.
 
     Args:
         denoiser: function `(x, t, **conditions) -> (b, ...)`, see `ddim`.
@@ -73,13 +74,14 @@ def ddim_encode(
     times = schedule.grid(steps, spacing)[::-1]
     alpha, beta = schedule.levels(times)
     (a_q, a), (b_q, b) = (alpha[:-1], alpha[1:]), (beta[:-1], beta[1:])
-    if np.any((a == 0) & (b_q == 0)):
+    kappa, gamma, _ = bayes_hops((a, b), (a_q, b_q))
+    slope = kappa + gamma * a / (a**2 + b**2)
+    if np.any(slope == 0):
         raise ValueError(
             "A hop from the data to where nothing of them is left has no inverse. Expected more "
             f"steps. Received: steps={steps}, schedule={schedule}"
         )
-    kappa, gamma, _ = bayes_hops((a, b), (a_q, b_q))
-    w = np.divide(b, b_q, out=a / a_q, where=a == 0)
+    w = 1.0 / slope
     # The state is x_r and w x_q, with which each hop begins.
     hop = np.stack([1.0 - w * kappa, np.ones_like(w), -w * gamma], axis=-1)
     same = np.broadcast_to(np.array([0.0, 1.0, 0.0]), hop.shape)

@@ -21,11 +21,14 @@ METHODS = ("euler_maruyama", "reverse_diffusion", "ancestral")
 class Langevin:
     """Steps along the score at one noise level, which correct a sampler before each of its steps.
 
-        x <- x + delta score + (2 delta)^(1/2) z,  delta = 2 (snr d^(1/2) / |score|)^2 c
+        x <- x + delta score + (2 delta)^(1/2) z,
+        delta = 2 snr^2 c / max(|score|^2 / d, 1 / beta^2)
 
     with d the size of a sample, |score| the norm of the sample's own score (not the mean over the
     batch, which would make samples depend on each other), and c the factor of variance alpha_{r|q}^2
-    of the step for schedules that preserve the variance, else 1.
+    of the step for schedules that preserve the variance, else 1. 1 / beta^2 is the mean square of
+    the score where noise prevails, and its largest elsewhere: without it, a sample near a mode, whose
+    score is nearly 0, would be thrown far away.
 
     Args:
         snr: float > 0, length of the steps against their noise.
@@ -66,7 +69,7 @@ class Langevin:
         score = row[0] * x0 - row[1] * x
         axes = tuple(range(1, len(x.shape)))
         mean_square = ops.mean(ops.square(score), axis=axes, keepdims=True)
-        delta = 2.0 * self.snr**2 * row[2] / ops.maximum(mean_square, 1e-20)
+        delta = 2.0 * self.snr**2 * row[2] / ops.maximum(mean_square, row[1])
         return x + delta * score + ops.sqrt(2.0 * delta) * z
 
 
@@ -168,15 +171,16 @@ def _rows(schedule, times, method, level):
         return LinearSteps.of_hops(times[:-1], exact)
     if method == "euler_maruyama":
         length = -np.diff(times)
-        drift, diffusion2 = schedule.drift(times[:-1]), schedule.diffusion2(times[:-1])
-        with np.errstate(invalid="ignore"):
-            of_x, variance = 1.0 - drift * length, diffusion2 * length
+        of_x = 1.0 - schedule.drift(times[:-1]) * length
+        variance = schedule.diffusion2(times[:-1]) * length
     else:
         of_x, variance = 2.0 - a / alpha[1:], jump2(levels, following)
+    # Where the drift is infinite the exact hop takes over.
+    outside = (a == 0) | (beta[1:] == 0)
+    of_x, variance = (np.where(outside, 0.0, part) for part in (of_x, variance))
     # score = (alpha x0 - x) / beta^2
     of_score = 0.5 * (1.0 + level**2) * variance / b**2
     hops = (of_x - of_score, of_score * a, level * np.sqrt(variance))
-    outside = (a == 0) | (beta[1:] == 0)
     hops = [np.where(outside, e, h) for e, h in zip(exact, hops, strict=True)]
     return LinearSteps.of_hops(times[:-1], hops)
 
@@ -248,12 +252,13 @@ def edm_stochastic(
     higher = sigma * (1.0 + min(churn / steps, np.sqrt(2.0) - 1.0))
     low, high = churn_range
     kept = (sigma < low) | (sigma > high) | (higher > sigma[0]) | (sigma == 0)
-    higher = np.where(kept, sigma, higher)
+    higher = np.where(kept, 0.0, higher)
     from_times = np.where(kept, times, schedule.t_of_sigma(higher))
     from_alpha, from_beta = schedule.levels(from_times)
-    scale = from_alpha / alpha
-    with np.errstate(invalid="ignore"):
-        added = noise_scale * from_alpha * np.sqrt(np.where(kept, 0.0, higher**2 - sigma**2))
+    # Infinite sigmas, and the data, are kept.
+    scale = np.divide(from_alpha, alpha, out=np.ones_like(alpha), where=~kept)
+    square = np.where(kept, 0.0, higher**2 - beta**2 / np.maximum(alpha, 1e-12) ** 2)
+    added = noise_scale * from_alpha * np.sqrt(square)
     rows = runge_kutta(
         schedule,
         "heun",
