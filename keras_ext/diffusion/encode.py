@@ -59,9 +59,9 @@ def ddim_encode(
 
     >>> import keras_ext
     >>> x = keras.random.normal((4, 2), seed=0)
-    >>> denoiser = lambda x, t: 0.5 * x
-    >>> noise = keras_ext.diffusion.ddim_encode(denoiser, "cosine", x, 20, iterations=9).x
-    >>> again = keras_ext.diffusion.ddim(denoiser, "cosine", noise, 20).x
+    >>> denoiser = lambda x, t: 0.0 * x  # the data are standard normal: v = 0
+    >>> noise = keras_ext.diffusion.ddim_encode(denoiser, "cosine", x, 20, prediction="v").x
+    >>> again = keras_ext.diffusion.ddim(denoiser, "cosine", noise, 20, prediction="v").x
     >>> bool(keras.ops.max(keras.ops.abs(again - x)) < 1e-4)
     True
 

@@ -110,8 +110,9 @@ def convert_prediction(value, x, t, schedule, source, target):
     >>> x, eps, t = np.ones((1, 2), "float32"), np.full((1, 2), 2.0, "float32"), np.array([0.5])
     >>> straight = schedules.get("straight")
     >>> x0 = convert_prediction(eps, x, t, straight, "eps", "x0")
-    >>> convert_prediction(x0, x, t, straight, "x0", "velocity")[0].tolist()
-    [2.0, 2.0]
+    >>> velocity = convert_prediction(x0, x, t, straight, "x0", "velocity")
+    >>> float(velocity[0, 0])
+    2.0
 
     Source: Progressive Distillation for Fast Sampling of Diffusion Models, Tim Salimans, Jonathan
         Ho, 2022, https://arxiv.org/abs/2202.00512 (v)

@@ -39,7 +39,9 @@ def test_ddim_of_a_gaussian_is_a_product(name, rng):
         expected = 0.7 + (noise / schedule.alpha_bar(1.0) - 0.7) * np.prod(factors)
         found = ddim(gaussian, schedule, noise, steps)
         # The last hop multiplies some roundings (6e-8) of x and eps by its sigma.
-        np.testing.assert_allclose(found.x, expected, atol=1e-6 * max(1, 2 * sigma[-2]))
+        # The state of "ve" is 100 times as large as its data, and so are its roundings.
+        least = 3 if name == "ve" else 1
+        np.testing.assert_allclose(found.x, expected, atol=1e-6 * max(least, 2 * sigma[-2]))
         assert found.calls == steps and found.trajectory is None
 
 
