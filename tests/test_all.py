@@ -23,7 +23,17 @@ from harness_kinds import (
 )
 
 import keras_ext
-from keras_ext import activations, initializers, layers, losses, metrics, models, ops, optimizers
+from keras_ext import (
+    activations,
+    diffusion,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    optimizers,
+)
 
 RNG = np.random.default_rng(0)
 MASK = np.array([[1] * LENGTH, [1, 1, 1, 1, 0, 0, 0], [0] * LENGTH], "bool")
@@ -827,6 +837,10 @@ def test_every_serialisable_object_is_in_the_table():
     # They are made around a user's model or loss, which the rows of the sweep would share: their own
     # tests save and load them, compile them and change their precision.
     apart = {"CachedContrastiveModel", "MeanOverExamples", "Views"}
+    # No layer or model: see tests/diffusion/test_schedules.py.
+    apart |= {
+        cls.__name__ for cls in [*diffusion.schedules.NAMES.values(), diffusion.CustomSchedule]
+    }
     rows = {row.cls.__name__ for row in ROWS}
     assert not rows & apart
     assert registered == {f"keras_ext>{name}" for name in rows | apart}
