@@ -14,7 +14,6 @@ from keras_ext.diffusion.encode import ddim_encode, interpolate
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
 from keras_ext.diffusion.sample_result import SampleResult
-from keras_ext.diffusion.schedule import Schedule
 from keras_ext.diffusion.sde import Langevin, edm_stochastic, sde_sample
 from keras_ext.diffusion.tabulated_schedules import (
     CosineSchedule,
@@ -30,7 +29,6 @@ __all__ = [
     "Langevin",
     "LinearHoSchedule",
     "SampleResult",
-    "Schedule",
     "StraightSchedule",
     "SuLinearSchedule",
     "SubVPSchedule",
