@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from diffusion.mixture import Mixture, sliced_wasserstein
+from mixture import Mixture, sliced_wasserstein
 from keras import ops
 
 from keras_ext import diffusion
