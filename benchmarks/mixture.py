@@ -14,6 +14,8 @@ STD = 0.1
 
 
 class Mixture:
+    """Gaussians of one standard deviation: by default the five of GMM5."""
+
     def __init__(self, means=MEANS, weights=WEIGHTS, std=STD):
         self.means, self.weights = np.asarray(means, "float64"), np.asarray(weights, "float64")
         self.std = std

@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 import pytest
-from mixture import Mixture, sliced_wasserstein
 from keras import ops
+from mixture import Mixture, sliced_wasserstein
 
 from keras_ext import diffusion
 from keras_ext.diffusion import compiled, ddim, ddpm, ode_sample, schedules, sde_sample
