@@ -198,28 +198,33 @@ class TorchSide:
 
 def diffusers_unet(sizes):
     """The `UNet2DModel` whose number of weights is nearest to that of ours."""
+    import torch
     from diffusers import UNet2DModel
 
     height, _, depth = sizes["input_shape"]
     levels = len(sizes["channels"])
-    best = None
-    for first in range(8, 8 * 64, 8):
-        network = UNet2DModel(
+
+    def make(first, growth):
+        return UNet2DModel(
             sample_size=height,
             in_channels=depth,
             out_channels=depth,
             layers_per_block=sizes["blocks"],
-            block_out_channels=tuple(first * 2**level for level in range(levels)),
+            block_out_channels=tuple(8 * round(first / 8 * growth**i) for i in range(levels)),
             down_block_types=("DownBlock2D",) * levels,
             up_block_types=("UpBlock2D",) * levels,
             norm_num_groups=8,
             add_attention=False,
         )
-        count = sum(weight.numel() for weight in network.parameters())
-        if best and abs(count - sizes["weights"]) > abs(best[0] - sizes["weights"]):
-            return best[1]
-        best = count, network
-    return best[1]
+
+    def distance(choice):
+        with torch.device("meta"):
+            count = sum(weight.numel() for weight in make(*choice).parameters())
+        return abs(count - sizes["weights"])
+
+    widest = sizes["channels"][0] + 8
+    choices = [(first, growth) for first in range(8, widest, 8) for growth in (1.0, 1.5, 2.0)]
+    return make(*min(choices, key=distance))
 
 
 SIDES = {

@@ -48,7 +48,7 @@ class UNet(nn.Module):
 
         pairs = list(zip(channels, channels[1:], strict=False))
         self.down = nn.ModuleList(level(c) for c in channels)
-        self.half = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
+        self.halves = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.up = nn.ModuleList(level(c) for c in channels[:-1])
         self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.norm = nn.GroupNorm(groups, channels[0])
@@ -63,7 +63,7 @@ class UNet(nn.Module):
         passed = []
         for level, blocks in enumerate(self.down):
             if level:
-                x = self.half[level - 1](x)
+                x = self.halves[level - 1](x)
             for block in blocks:
                 x = block(x, condition)
             passed.append(x)
