@@ -8,6 +8,7 @@ import pytest
 
 from keras_ext.callbacks import KeepFreedMemory
 
+
 class Batches(keras.utils.PyDataset):
     def __len__(self):
         return 4
