@@ -20,12 +20,8 @@ EPOCHS = 2
 
 @pytest.fixture(scope="module", params=["entities", "sentences"])
 def compiled(request):
-    """A task, what trains it with callbacks, the measure of its best epoch, its first weights."""
-    return make(request.param)
-
-
-def make(kind, **how):
-    entities = kind == "entities"
+    """A task, what trains it with callbacks, and the measure of its best epoch."""
+    entities = request.param == "entities"
     task = make_recognizer() if entities else make_encoder()
     data = RECORDS if entities else SCORED[:16]
     arguments = {"batch_size": 4 if entities else 8, "verbose": 0}
@@ -33,7 +29,7 @@ def make(kind, **how):
     def fit(callbacks, epochs=EPOCHS):
         return task.fit(data, data, epochs=epochs, callbacks=callbacks, **arguments)
 
-    task.compile(learning_rate=0.01, **how)
+    task.compile(learning_rate=0.01)
     return task, fit, "val_f1" if entities else "val_spearman", task.model.get_weights()
 
 
@@ -43,12 +39,6 @@ def task(compiled):
     task, fit, measure, weights = compiled
     task.model.set_weights(weights)
     return task, fit, measure
-
-
-@pytest.fixture(params=["entities", "sentences"])
-def eager(request):
-    """A task of its own that goes operation by operation, for what would be traced anew."""
-    return make(request.param, run_eagerly=keras.backend.backend() == "tensorflow")[:3]
 
 
 def test_model_checkpoint(task, tmp_path):
@@ -118,8 +108,8 @@ def test_early_stopping(task):
 
 
 @pytest.mark.parametrize("kind", ["scheduler", "plateau"])
-def test_callbacks_that_set_the_learning_rate(eager, kind):
-    _, fit, measure = eager
+def test_callbacks_that_set_the_learning_rate(task, kind):
+    trained, fit, measure = task
     rates = []
     if kind == "scheduler":
         setter = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
