@@ -9,6 +9,7 @@ def batches_of(trained, records, **kwargs):
     return window_batches(windows, spans, 8, 32, trained.tokenizer.pad_id, **kwargs), windows
 
 
+@pytest.mark.slow
 def test_every_window_is_in_an_epoch_once_whatever_the_epoch(trained, records):
     batches, windows = batches_of(trained, records, seed=1)
     orders = []

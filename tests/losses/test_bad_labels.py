@@ -59,6 +59,7 @@ def loss_and_gradient(cls, compiled):
     return differentiated(lambda scores, labels: loss(labels, scores), compiled)
 
 
+@pytest.mark.slow
 @cases
 @pytest.mark.parametrize("bad", BAD)
 def test_the_loss_of_such_labels_is_nan_and_so_is_its_gradient(case, bad):
@@ -73,6 +74,7 @@ def test_the_loss_of_such_labels_is_nan_and_so_is_its_gradient(case, bad):
             np.testing.assert_allclose(value[1:], good[1:], rtol=1e-5)
 
 
+@pytest.mark.slow
 @cases
 def test_training_on_them_is_not_silent(case):
     cls, _, labels, scores = case
@@ -83,6 +85,7 @@ def test_training_on_them_is_not_silent(case):
     assert np.isnan(model.fit(scores, spoilt(labels, np.nan), verbose=0).history["loss"])
 
 
+@pytest.mark.slow
 @cases
 @pytest.mark.parametrize("bad", BAD)
 def test_arrays_of_them_are_refused(case, bad):
@@ -93,6 +96,7 @@ def test_arrays_of_them_are_refused(case, bad):
         function(spoilt(labels, bad), scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["sparse", "spans", "factored"])
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "uint32", "float64"])
 def test_large_integers_are_out_of_range_and_not_another_label(case, dtype):
@@ -112,6 +116,7 @@ def test_large_integers_are_out_of_range_and_not_another_label(case, dtype):
             np.testing.assert_allclose(found, ops.convert_to_numpy(expected), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("factored", [False, True])
 def test_the_f1_of_such_spans_is_nan(bad, factored):
