@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from keras_ext.data import plan
 from keras_ext.entities.decoding import window_batches
