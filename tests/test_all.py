@@ -741,6 +741,7 @@ def rows(rows):
     return pytest.mark.parametrize("row", rows, ids=str)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 @rows(CLASS_ROWS)
 def test_config_is_complete_and_equal_to_what_was_passed(row):
@@ -765,12 +766,14 @@ def test_registered_name(row):
     harness.check_registered_name(row)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 @rows(LAYER_ROWS)
 def test_build_alone_makes_every_weight(row):
     harness.check_build(row)
 
 
+@pytest.mark.slow
 @rows(CALLED_ROWS)
 @pytest.mark.parametrize("policy", harness.POLICIES)
 def test_output_has_the_promised_shape_and_dtype(row, policy):
@@ -790,6 +793,7 @@ def test_half_precision_is_finite_and_near_float32(row, policy):
     harness.check_low_precision(row, policy)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 @rows([row for row in LAYER_ROWS if harness.masks(row)])
 def test_padding_changes_nothing(row):

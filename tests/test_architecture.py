@@ -135,6 +135,7 @@ def test_imports_follow_the_arrows(path):
     assert bad == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "other"), [("tensorflow", "jax"), ("jax", "tensorflow")])
 def test_importing_the_package_loads_little_beside_keras(backend, other):
     # Keras loads some of these where they are installed, and with scikit-learn scipy.stats.
