@@ -1,5 +1,7 @@
 """Diffusion: schedules, predictions, and samplers for any denoiser `(x, t, **conditions)`."""
 
+from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
+from keras_ext.diffusion.classifier_guidance import ClassifierGuidance
 from keras_ext.diffusion.compiled import compiled
 from keras_ext.diffusion.continuous_schedules import (
     EDMSchedule,
@@ -16,6 +18,7 @@ from keras_ext.diffusion.predictions import as_eps, convert_prediction
 from keras_ext.diffusion.sample_result import SampleResult
 from keras_ext.diffusion.schedule import Schedule
 from keras_ext.diffusion.sde import Langevin, edm_stochastic, sde_sample
+from keras_ext.diffusion.similarity_guidance import SimilarityGuidance
 from keras_ext.diffusion.tabulated_schedules import (
     CosineSchedule,
     CustomSchedule,
@@ -24,6 +27,8 @@ from keras_ext.diffusion.tabulated_schedules import (
 )
 
 __all__ = [
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
     "CosineSchedule",
     "CustomSchedule",
     "EDMSchedule",
@@ -31,6 +36,7 @@ __all__ = [
     "LinearHoSchedule",
     "SampleResult",
     "Schedule",
+    "SimilarityGuidance",
     "StraightSchedule",
     "SuLinearSchedule",
     "SubVPSchedule",
