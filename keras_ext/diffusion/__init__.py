@@ -12,7 +12,9 @@ from keras_ext.diffusion.continuous_schedules import (
 )
 from keras_ext.diffusion.ddcm import ddcm_decode, ddcm_encode, ddcm_sample
 from keras_ext.diffusion.ddim import ddim, ddpm
+from keras_ext.diffusion.dequantize import bits_per_dimension, dequantize
 from keras_ext.diffusion.encode import ddim_encode, interpolate
+from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
 from keras_ext.diffusion.sample_result import SampleResult
@@ -43,6 +45,7 @@ __all__ = [
     "VESchedule",
     "VPContinuousSchedule",
     "as_eps",
+    "bits_per_dimension",
     "compiled",
     "convert_prediction",
     "ddcm_decode",
@@ -51,8 +54,10 @@ __all__ = [
     "ddim",
     "ddim_encode",
     "ddpm",
+    "dequantize",
     "edm_stochastic",
     "interpolate",
+    "log_likelihood",
     "ode_sample",
     "sde_sample",
 ]

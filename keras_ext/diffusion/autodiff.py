@@ -4,52 +4,91 @@ import keras
 from keras import ops
 
 
-def input_gradient(function, x):
-    """The gradient of a number for each sample, and what the function found on its way.
+def pulled_back(function, x):
+    """What a function gives, and its products v^T J with the derivative.
 
-    The numbers are added up over the batch in float32; where each depends on its own sample alone,
-    so does its gradient. Works eagerly, in a graph, within loops, and under XLA.
+    Works eagerly, in a graph, within loops, and under XLA.
 
     Args:
-        function: function `x -> (numbers (b,), other)`; `other` is any structure of tensors.
+        function: function of x that gives one tensor.
+        x: float32 tensor.
+
+    Returns:
+        What the function gives, and a function `v -> v^T J`, of a v of that shape, which can be
+        called again and again, and gives the shape of x.
+
+    Raises:
+        ValueError: on a backend that is neither TensorFlow nor JAX; and by the second function, on
+            TensorFlow, if no gradient reaches x, such as where the function computes in NumPy.
+
+    Example:
+
+    >>> x = keras.ops.convert_to_tensor([1.0, 2.0])
+    >>> y, product = pulled_back(lambda x: x**2, x)
+    >>> keras.ops.convert_to_numpy(product(keras.ops.ones(2))).tolist()
+    [2.0, 4.0]
+    """
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        y, product = jax.vjp(function, x)
+        return y, lambda v: product(v)[0]
+    if backend != "tensorflow":
+        raise ValueError(
+            f"Expected the backend tensorflow or jax. Received: keras.config.backend()={backend!r}"
+        )
+    import tensorflow as tf
+
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        y = function(x)
+
+    def product(v):
+        gradient = tape.gradient(y, x, output_gradients=v)
+        if gradient is None:
+            raise ValueError(
+                "No gradient reaches the noisy data. Expected a function that computes in tensors "
+                "from its first argument, not in NumPy. Received: a gradient of None"
+            )
+        return gradient
+
+    return y, product
+
+
+def input_gradient(function, x):
+    """The gradient of a number for each sample, of which each depends on its own sample alone.
+
+    Args:
+        function: function `x -> (b,)`.
         x: (b, ...) float32.
 
     Returns:
-        The gradient, (b, ...) float32, and `other`.
+        (b, ...) float32.
 
     Raises:
-        ValueError: on a backend that is neither TensorFlow nor JAX; on TensorFlow if no gradient
-            reaches x, such as where the function computes in NumPy; and for another shape.
+        ValueError: if the function gives another shape, and see `pulled_back`.
 
     Example:
 
     >>> x = keras.ops.convert_to_tensor([[1.0, 2.0], [3.0, 4.0]])
-    >>> gradient, _ = input_gradient(lambda x: (keras.ops.sum(x**2, axis=-1), ()), x)
+    >>> gradient = input_gradient(lambda x: keras.ops.sum(x**2, axis=-1), x)
     >>> keras.ops.convert_to_numpy(gradient).tolist()
     [[2.0, 4.0], [6.0, 8.0]]
     """
 
-    def total(x):
-        numbers, other = function(x)
-        numbers = ops.convert_to_tensor(numbers)
-        if len(numbers.shape) != 1 or numbers.shape[0] not in (None, x.shape[0]) and x.shape[0]:
+    def numbers(x):
+        values = ops.cast(ops.convert_to_tensor(function(x)), "float32")
+        count = {values.shape[0], x.shape[0]} - {None} if len(values.shape) == 1 else ()
+        if len(count) > 1 or len(values.shape) != 1:
             raise ValueError(
                 "Expected one number for each sample, of shape (b,). "
-                f"Received: shape={tuple(numbers.shape)}, of x: {tuple(x.shape)}"
+                f"Received: shape={tuple(values.shape)}, for x of {tuple(x.shape)}"
             )
-        return ops.sum(ops.cast(numbers, "float32")), other
+        return values
 
-    if _is_tensorflow():
-        import tensorflow as tf
-
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            value, other = total(x)
-        return _reached(tape.gradient(value, x)), other
-    import jax
-
-    (_, other), gradient = jax.value_and_grad(total, has_aux=True)(x)
-    return gradient, other
+    values, product = pulled_back(numbers, x)
+    return product(ops.ones_like(values))
 
 
 def value_and_trace(function, x, direction, count):
@@ -70,7 +109,7 @@ def value_and_trace(function, x, direction, count):
         (b, ...) what the function gives, and (b,) float32 the sum.
 
     Raises:
-        ValueError: see `input_gradient`.
+        ValueError: see `pulled_back`.
 
     Example:
 
@@ -81,22 +120,7 @@ def value_and_trace(function, x, direction, count):
     [15.0]
     """
     axes = tuple(range(1, len(x.shape)))
-    if _is_tensorflow():
-        import tensorflow as tf
-
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            y = function(x)
-
-        def product(v):
-            return _reached(tape.gradient(y, x, output_gradients=v))
-    else:
-        import jax
-
-        y, pull_back = jax.vjp(function, x)
-
-        def product(v):
-            return pull_back(v)[0]
+    y, product = pulled_back(function, x)
 
     def add(i, total):
         v = direction(i)
@@ -106,21 +130,3 @@ def value_and_trace(function, x, direction, count):
     if count == 1:  # no loop
         return y, add(0, total)
     return y, ops.fori_loop(0, count, add, total)
-
-
-def _is_tensorflow():
-    name = keras.config.backend()
-    if name not in ("tensorflow", "jax"):
-        raise ValueError(
-            f"Expected the backend tensorflow or jax. Received: keras.config.backend()={name!r}"
-        )
-    return name == "tensorflow"
-
-
-def _reached(gradient):
-    if gradient is None:
-        raise ValueError(
-            "No gradient reaches the noisy data. Expected a function that computes in tensors from "
-            "its first argument, not in NumPy. Received: a gradient of None"
-        )
-    return gradient

@@ -111,7 +111,7 @@ class ClassifierGuidance(Guidance):
         value = self.predict(x, t, known_to_denoiser)
 
         def gradient(x, t):
-            return input_gradient(lambda x: (self.log_prob(x, t, **conditions), ()), x)[0]
+            return input_gradient(lambda x: self.log_prob(x, t, **conditions), x)
 
         if self.at == "x":
             factor = gradient_factor(self.schedule, self.prediction, t)

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_ext.diffusion.autodiff import input_gradient
+from keras_ext.diffusion.autodiff import input_gradient, pulled_back
 from keras_ext.diffusion.guidance import (
     Guidance,
     aligned,
@@ -80,16 +80,16 @@ class SimilarityGuidance(Guidance):
 
     def __call__(self, x, t, **conditions):
         x, t = ops.convert_to_tensor(x), ops.convert_to_tensor(t)
-        if self.through_denoiser:
-            gradient, value = input_gradient(lambda x: self._of_data(x, t, conditions), x)
+        if not self.through_denoiser:
+            value, gradient = self.predict(x, t, conditions), self._gradient(x, t)
         else:
-            value = self.predict(x, t, conditions)
-            gradient, _ = input_gradient(lambda x: (self.similarity(x, t, self.target), ()), x)
+            # Not by one gradient of p x + q value: it would not notice a denoiser without one.
+            value, product = pulled_back(lambda x: self.predict(x, t, conditions), x)
+            p, q = (aligned(factor, x) for factor in to_x0(self.schedule, self.prediction, t))
+            of_data = self._gradient(p * x + q * value, ops.zeros_like(t))
+            gradient = p * of_data + product(q * of_data)
         factor = gradient_factor(self.schedule, self.prediction, t)
         return value + aligned(self.scale * factor, x) * gradient
 
-    def _of_data(self, x, t, conditions):
-        """The similarity of the predicted data, and the prediction."""
-        value = self.predict(x, t, conditions)
-        p, q = (aligned(factor, x) for factor in to_x0(self.schedule, self.prediction, t))
-        return self.similarity(p * x + q * value, ops.zeros_like(t), self.target), value
+    def _gradient(self, x, t):
+        return input_gradient(lambda x: self.similarity(x, t, self.target), x)

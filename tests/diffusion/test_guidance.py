@@ -146,20 +146,20 @@ def test_every_sampler_takes_every_guidance_eagerly_and_compiled(jit_compile, rn
     guides = [
         (ClassifierFreeGuidance(conditional, 2.0, NONE, (0.1, 9.0), 0.5, None, VP), True),
         (ClassifierGuidance(plain, log_prob, 2.0, VP), True),
-        (SimilarityGuidance(plain, similarity, [0.5, 0.5], 1.0, VP, "eps", True), False),
+        (SimilarityGuidance(plain, similarity, np.float32(0.5), 1.0, VP, "eps", True), False),
     ]
     # Each sampler with one guidance, and each guidance compiled.
     for i, (sampler, options) in enumerate(SAMPLERS[:3] if jit_compile else SAMPLERS):
         guided, conditioned = guides[i % 3]
         conditions = {"label": label} if conditioned else {}
         seed = {} if sampler is ode_sample else {"seed": 1}
-        eager = sampler(guided, VP, noise, 3, conditions=conditions, **seed, **options).x
-        run = compiled(sampler, guided, VP, 3, jit_compile=jit_compile, **options)
+        eager = sampler(guided, VP, noise, 2, conditions=conditions, **seed, **options).x
+        run = compiled(sampler, guided, VP, 2, jit_compile=jit_compile, **options)
         graph = run(noise, conditions=conditions, **seed).x
         np.testing.assert_allclose(graph, eager, atol=1e-3)
         if not jit_compile:  # no sample depends on the others
             part = {name: value[:2] for name, value in conditions.items()}
-            alone = sampler(guided, VP, noise[:2], 3, conditions=part, **seed, **options).x
+            alone = sampler(guided, VP, noise[:2], 2, conditions=part, **seed, **options).x
             np.testing.assert_allclose(alone, eager[:2], atol=1e-3)
 
 
@@ -222,13 +222,13 @@ def test_at_the_mean_the_hop_is_shifted_by_its_variance_times_the_gradient(predi
 def test_at_the_mean_needs_the_grid_of_the_sampler(rng):
     noise, conditions = rng.normal(size=(2, 2)).astype("float32"), {"label": np.array([0, 1])}
     plain = ALL.denoiser(VP)
-    guided = ClassifierGuidance(plain, log_prob, 1.0, VP, at="mean", times=VP.grid(3))
-    eager = ddpm(guided, VP, noise, 3, seed=1, conditions=conditions).x
-    graph = compiled(ddpm, guided, VP, 3)(noise, seed=1, conditions=conditions).x
+    guided = ClassifierGuidance(plain, log_prob, 1.0, VP, at="mean", times=VP.grid(2))
+    eager = ddpm(guided, VP, noise, 2, seed=1, conditions=conditions).x
+    graph = compiled(ddpm, guided, VP, 2)(noise, seed=1, conditions=conditions).x
     np.testing.assert_allclose(graph, eager, atol=1e-3)
     with pytest.raises(ValueError, match="times that were given"):
-        ddpm(guided, VP, noise, 4, conditions=conditions)
-    run = compiled(ddpm, guided, VP, 4)
+        ddpm(guided, VP, noise, 3, conditions=conditions)
+    run = compiled(ddpm, guided, VP, 3)
     with pytest.raises(ValueError, match="NaN"):
         run(noise, conditions=conditions)
 
@@ -324,3 +324,6 @@ def test_what_is_refused(rng):
     if keras.config.backend() == "tensorflow":
         with pytest.raises(ValueError, match="No gradient"):
             ClassifierGuidance(plain, lambda x, t: np.asarray(x)[:, 0], 2.0, VP)(x, t)
+        numpy = ALL.denoiser(VP, xp=np)
+        with pytest.raises(ValueError, match="No gradient"):
+            SimilarityGuidance(numpy, lambda x, t, y: x[:, 0], 0, 1.0, VP, "eps", True)(x, t)
