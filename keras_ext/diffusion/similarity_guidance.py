@@ -26,7 +26,9 @@ class SimilarityGuidance(Guidance):
     A similarity that knows noisy data is asked about x_t. `through_denoiser` takes one that knows
     clean data only: it is asked about x0 as predicted from x_t, and its gradient goes back through
     the denoiser, at the price of one. It stands for log E[exp(similarity(x0))], and is too certain
-    where x0 is not: another approximation.
+    where x0 is not: another approximation. In float32 it is precise for denoisers of "x0"; for those
+    of "eps" and "score" the change of x0 with x is a difference of large numbers, and roundings are
+    multiplied by sigma^2.
 
     Args:
         denoiser: function `(x, t, **conditions) -> (b, ...)`, to which all conditions go. A guided

@@ -142,16 +142,18 @@ def test_every_sampler_takes_every_guidance_eagerly_and_compiled(jit_compile, rn
     def similarity(x, t, target):
         return -ops.sum((x - target) ** 2, axis=-1)
 
-    plain = ALL.denoiser(VP)
+    # Through the denoiser not eps: sigma^2, 23,000 at first, multiplies its roundings.
+    plain, of_x0 = ALL.denoiser(VP), ALL.denoiser(VP, "x0")
     guides = [
         (ClassifierFreeGuidance(conditional, 2.0, NONE, (0.1, 9.0), 0.5, None, VP), True),
         (ClassifierGuidance(plain, log_prob, 2.0, VP), True),
-        (SimilarityGuidance(plain, similarity, np.float32(0.5), 1.0, VP, "eps", True), False),
+        (SimilarityGuidance(of_x0, similarity, np.float32(0.5), 1.0, VP, "x0", True), False),
     ]
     # Each sampler with one guidance, and each guidance compiled.
     for i, (sampler, options) in enumerate(SAMPLERS[:3] if jit_compile else SAMPLERS):
         guided, conditioned = guides[i % 3]
         conditions = {"label": label} if conditioned else {}
+        options = options if conditioned else {"prediction": "x0", **options}
         seed = {} if sampler is ode_sample else {"seed": 1}
         eager = sampler(guided, VP, noise, 2, conditions=conditions, **seed, **options).x
         run = compiled(sampler, guided, VP, 2, jit_compile=jit_compile, **options)
