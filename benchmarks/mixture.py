@@ -39,8 +39,8 @@ class Mixture:
     def log_density(self, x, alpha=None, beta=None, xp=np):
         """(b,): the logarithm of the density of alpha x0 + beta eps."""
         logits, _, variance = self._modes(xp, x, *self._levels(xp, x, alpha, beta))
-        top = xp.max(logits, axis=-1)
-        total = top + xp.log(xp.sum(xp.exp(logits - top[:, None]), axis=-1))
+        top = _top(xp, logits)
+        total = top[:, 0] + xp.log(xp.sum(xp.exp(logits - top), axis=-1))
         return total - 0.5 * x.shape[-1] * xp.log(2 * np.pi * variance[:, 0])
 
     def posterior_mean(self, x, alpha, beta, xp=np):
@@ -115,8 +115,18 @@ def _array(xp, value):
 
 
 def _softmax(xp, logits):
-    weights = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    weights = xp.exp(logits - _top(xp, logits))
     return weights / xp.sum(weights, axis=-1, keepdims=True)
+
+
+def _top(xp, logits):
+    """The largest, as a number that has no gradient: it cancels.
+
+    JAX's gradient of a maximum looks for the number that is equal to it, and finds none where XLA
+    computes that again with other roundings.
+    """
+    top = xp.max(logits, axis=-1, keepdims=True)
+    return top if xp is np else ops.stop_gradient(top)
 
 
 def sliced_wasserstein(first, second, directions=64, seed=0):

@@ -50,8 +50,8 @@ TENSORFLOW = {
     "optimizers/replicas.py",
     "training/chunk_loop.py",
 }
-# That compile for TensorFlow or for JAX, whichever there is.
-BACKENDS = {"diffusion/compiled.py": {"tensorflow", "jax"}}
+# That compile or differentiate by TensorFlow or by JAX, whichever there is.
+BACKENDS = dict.fromkeys(("diffusion/autodiff.py", "diffusion/compiled.py"), {"tensorflow", "jax"})
 EVERYWHERE = set(sys.stdlib_module_names)
 PACKAGE = sorted((ROOT / "keras_ext").rglob("*.py"))
 SCRIPTS = sorted(

@@ -1,5 +1,7 @@
 """Diffusion: schedules, predictions, and samplers for any denoiser `(x, t, **conditions)`."""
 
+from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
+from keras_ext.diffusion.classifier_guidance import ClassifierGuidance
 from keras_ext.diffusion.compiled import compiled
 from keras_ext.diffusion.continuous_schedules import (
     EDMSchedule,
@@ -10,11 +12,14 @@ from keras_ext.diffusion.continuous_schedules import (
 )
 from keras_ext.diffusion.ddcm import ddcm_decode, ddcm_encode, ddcm_sample
 from keras_ext.diffusion.ddim import ddim, ddpm
+from keras_ext.diffusion.dequantize import bits_per_dimension, dequantize
 from keras_ext.diffusion.encode import ddim_encode, interpolate
+from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
 from keras_ext.diffusion.sample_result import SampleResult
 from keras_ext.diffusion.sde import Langevin, edm_stochastic, sde_sample
+from keras_ext.diffusion.similarity_guidance import SimilarityGuidance
 from keras_ext.diffusion.tabulated_schedules import (
     CosineSchedule,
     CustomSchedule,
@@ -23,18 +28,23 @@ from keras_ext.diffusion.tabulated_schedules import (
 )
 
 __all__ = [
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
     "CosineSchedule",
     "CustomSchedule",
     "EDMSchedule",
     "Langevin",
     "LinearHoSchedule",
     "SampleResult",
+    "Schedule",
+    "SimilarityGuidance",
     "StraightSchedule",
     "SuLinearSchedule",
     "SubVPSchedule",
     "VESchedule",
     "VPContinuousSchedule",
     "as_eps",
+    "bits_per_dimension",
     "compiled",
     "convert_prediction",
     "ddcm_decode",
@@ -43,8 +53,10 @@ __all__ = [
     "ddim",
     "ddim_encode",
     "ddpm",
+    "dequantize",
     "edm_stochastic",
     "interpolate",
+    "log_likelihood",
     "ode_sample",
     "sde_sample",
 ]

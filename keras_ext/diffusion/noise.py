@@ -64,6 +64,26 @@ def standard_normal(seed, draw, shape):
     return math.sqrt(2.0) * ops.erfinv(middle * 2.0**-22 - 1.0)
 
 
+def random_signs(seed, draw, shape):
+    """Numbers 1 and -1, a function of seed and place as `standard_normal` is.
+
+    Args:
+        seed: (2,) uint32, see `seed_pair`.
+        draw: int or int scalar, counts the calls under a seed.
+        shape: sizes, which may be tensors.
+
+    Returns:
+        float32 of that shape.
+
+    Example:
+
+    >>> bool(np.all(np.abs(random_signs(seed_pair(0), 0, (4, 5))) == 1))
+    True
+    """
+    bit = ops.right_shift(_hash(seed, draw, shape), _word(31))
+    return 2.0 * ops.cast(bit, "float32") - 1.0
+
+
 def uniform_integers(seed, draw, shape, limit):
     """Integers from 0 to below `limit`, a function of seed and place as `standard_normal` is.
 
