@@ -11,8 +11,12 @@ from keras_ext.diffusion.continuous_schedules import (
 from keras_ext.diffusion.ddcm import ddcm_decode, ddcm_encode, ddcm_sample
 from keras_ext.diffusion.ddim import ddim, ddpm
 from keras_ext.diffusion.encode import ddim_encode, interpolate
+from keras_ext.diffusion.estimate_variance import estimate_reverse_variance
 from keras_ext.diffusion.ode import ode_sample
+from keras_ext.diffusion.optimal_times import hops_bound, optimal_times
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
+from keras_ext.diffusion.reverse_covariance import ReverseCovariance
+from keras_ext.diffusion.reverse_variance import ReverseVariance
 from keras_ext.diffusion.sample_result import SampleResult
 from keras_ext.diffusion.schedule import Schedule
 from keras_ext.diffusion.sde import Langevin, edm_stochastic, sde_sample
@@ -29,6 +33,8 @@ __all__ = [
     "EDMSchedule",
     "Langevin",
     "LinearHoSchedule",
+    "ReverseCovariance",
+    "ReverseVariance",
     "SampleResult",
     "Schedule",
     "StraightSchedule",
@@ -46,7 +52,10 @@ __all__ = [
     "ddim_encode",
     "ddpm",
     "edm_stochastic",
+    "estimate_reverse_variance",
+    "hops_bound",
     "interpolate",
     "ode_sample",
+    "optimal_times",
     "sde_sample",
 ]
