@@ -37,7 +37,7 @@ def optimal_times(variance, schedule, steps, candidates=None, final_noise=False)
     ...     [0.1, 0.5, 0.9], [0.01, 0.1, 0.3], [0.0] * 3, 100, "cosine"
     ... )
     >>> keras_ext.diffusion.optimal_times(table, "cosine", 3, candidates=[0.1, 0.3, 0.5, 1.0])
-    array([1. , 0.5, 0.1, 0. ])
+    array([1. , 0.3, 0.1, 0. ])
 
     Source: Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance in Diffusion
         Probabilistic Models, Fan Bao, Chongxuan Li, Jun Zhu, Bo Zhang, 2022,

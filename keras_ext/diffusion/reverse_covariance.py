@@ -136,6 +136,7 @@ class ReverseCovariance(keras.Model):
         Returns:
             (b, ...) float32 of at least 0.
         """
+        x, t = ops.cast(x, "float32"), ops.cast(t, "float32")
         alpha, beta = self._levels(t, x)
         length = _length(alpha, beta)
         moment = self._moment(x, t, conditions, False)
@@ -201,7 +202,6 @@ class ReverseCovariance(keras.Model):
     def _levels(self, t, x):
         """The amplitudes at times t, along the axes of x."""
         shape = (-1,) + (1,) * (len(x.shape) - 1)
-        t = ops.cast(t, "float32")
         return (
             ops.reshape(self.schedule.alpha_bar(t), shape),
             ops.reshape(self.schedule.beta_bar(t), shape),
