@@ -120,6 +120,8 @@ def estimate_reverse_variance(
         raise ValueError(f"Expected even samples with antithetic noise. Received: {samples=}")
     if last_noise is not None and number("last_noise", last_noise) <= 0:
         raise ValueError(f"Expected last_noise above 0. Received: {last_noise=}")
+    if bound is not None and not bound[0] < bound[1]:
+        raise ValueError(f"Expected a bound (a, b) with a < b. Received: {bound=}")
     largest = math.inf if bound is None else (0.5 * (bound[1] - bound[0])) ** 2
     rng = np.random.default_rng(random.randrange(2**31) if seed is None else whole("seed", seed, 0))
     twice = 2 if antithetic else 1
