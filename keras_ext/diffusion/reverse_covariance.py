@@ -33,7 +33,8 @@ class ReverseCovariance(keras.Model):
 
     `compile(optimizer)` and `fit(data)` train it, the loss is its own. A batch is an array of the
     data, or a dict of them as `x` and of the conditions. Called, the model gives the loss of each
-    sample (b,), at random times and with random noise: `evaluate(data)` is its mean.
+    sample (b,), at random times and with random noise: `evaluate(data)` is its mean. (Keras drops
+    sample weights that come without y, so give some y with them, which is not looked at.)
 
     Args:
         head: network, called as `head({"x": x, "t": t, **conditions})` with x (b, ...) and t (b,),
@@ -216,6 +217,7 @@ class ReverseCovariance(keras.Model):
         """What the head says of E[(v - v')^2 | x] or E[v^2 | x], (b, ...) float32."""
 
         def head(x, t, **conditions):
+            conditions = {name: ops.convert_to_tensor(each) for name, each in conditions.items()}
             return self.head({"x": x, "t": t, **conditions}, training=training)
 
         return ops.softplus(call(head, x, t, conditions))

@@ -55,7 +55,7 @@ def test_the_estimators_agree_with_the_posterior_covariance():
     expected = np.array([true_sigma_bar2(LINEAR, t) for t in times])
     found = {
         name: estimate_reverse_variance(
-            EXACT, LINEAR, DATA, estimator=name, times=times, samples=2000, seed=3
+            EXACT, LINEAR, DATA, estimator=name, times=times, samples=2000, seed=3, batch_size=2000
         )
         for name in ("residual", "norm", "auto")
     }
@@ -73,7 +73,8 @@ def test_the_estimators_agree_with_the_posterior_covariance():
 def test_the_stated_errors_are_those_of_repeated_estimates():
     times = np.array([0.01, 0.1, 0.4, 1.0])
     tables = [
-        estimate_reverse_variance(EXACT, LINEAR, DATA, times=times, seed=seed) for seed in range(12)
+        estimate_reverse_variance(EXACT, LINEAR, DATA, times=times, seed=seed, batch_size=1280)
+        for seed in range(12)
     ]
     spread = np.std([table.values for table in tables], axis=0)
     stated = np.mean([table.stderr for table in tables], axis=0)
@@ -93,7 +94,7 @@ def test_an_imperfect_mean_has_the_variance_of_its_residual(factor, optimum, nor
         return factor * exact(x, t)
 
     def estimate(name):
-        options = {"times": [0.5], "samples": 20000, "seed": 1}
+        options = {"times": [0.5], "samples": 20000, "seed": 1, "batch_size": 5000}
         return estimate_reverse_variance(denoiser, MIDDLE, DATA, estimator=name, **options)
 
     found = {name: estimate(name) for name in ("residual", "norm", "auto")}
@@ -101,7 +102,7 @@ def test_an_imperfect_mean_has_the_variance_of_its_residual(factor, optimum, nor
         table = found[name]
         assert abs(table.values[0] - expected) < 4 * table.stderr[0] + 0.001, name
     # The average of the negative logarithm of the Gaussian hop is least there, on a grid of s^2.
-    kappa, gamma, sigma = bayes_hops((0.8, 0.6), (0.95, 0.312), eta=1.0)
+    _, gamma, sigma = bayes_hops((0.8, 0.6), (0.95, 0.312), eta=1.0)
     x0, x, alpha, beta = noisy(MIDDLE, 0.5, 60000, 5)
     mean = (x - 0.6 * factor * GMM5.eps(x, alpha, beta)) / 0.8
     error = np.mean((x0 - mean) ** 2)
@@ -109,26 +110,24 @@ def test_an_imperfect_mean_has_the_variance_of_its_residual(factor, optimum, nor
     grid = best * np.geomspace(0.5, 2.0, 41)
     bound = 0.5 * np.log(grid) + 0.5 * (sigma**2 + gamma**2 * error) / grid
     assert abs(np.argmin(bound) - 20) <= 1
-    assert kappa > 0
 
 
 @pytest.mark.one_backend
-@pytest.mark.parametrize("steps", [1, 3, 10])
-def test_an_estimated_table_reproduces_a_gaussian_for_any_number_of_steps(steps, rng):
+def test_an_estimated_table_reproduces_a_gaussian_for_any_number_of_steps(rng):
     schedule = schedules.get("cosine")
     gaussian = Scaled(schedule)
     data = 0.4 * rng.normal(size=(4000, 32))
-    table = estimate_reverse_variance(gaussian, schedule, data, seed=2)
-    start = schedule.beta_bar(1.0) * rng.normal(size=(1500, 32))
-    found = diffusion.ddpm(
-        gaussian, schedule, start, steps, variance=table, final_noise=True, seed=1
-    )
-    x, count = ops.convert_to_numpy(found.x), 1500 * 32
-    assert abs(x.mean()) < 4 * 0.4 / np.sqrt(count)
-    # The data themselves have 0.16 to 0.4 %, and the straight lines of the table are within 1 %.
-    assert abs(x.var() / 0.16 - 1) < 4 * np.sqrt(2 / count) + 0.01
-    dropped = diffusion.ddpm(gaussian, schedule, start, steps, seed=1)
-    assert ops.convert_to_numpy(dropped.x).var() < 0.14
+    table = estimate_reverse_variance(gaussian, schedule, data, seed=2, batch_size=2000)
+    count = 1500 * 32
+    for steps in (1, 3, 10):
+        start = schedule.beta_bar(1.0) * rng.normal(size=(1500, 32))
+        options = {"variance": table, "final_noise": True, "seed": 1}
+        x = ops.convert_to_numpy(diffusion.ddpm(gaussian, schedule, start, steps, **options).x)
+        assert abs(x.mean()) < 4 * 0.4 / np.sqrt(count)
+        # The data themselves have 0.16 to 0.4 %, and the straight lines of the table are within 1 %.
+        assert abs(x.var() / 0.16 - 1) < 4 * np.sqrt(2 / count) + 0.01
+        dropped = diffusion.ddpm(gaussian, schedule, start, steps, seed=1)
+        assert ops.convert_to_numpy(dropped.x).var() < 0.14
 
 
 def test_the_table_between_and_beyond_its_times(rng):
