@@ -14,9 +14,13 @@ from keras_ext.diffusion.ddcm import ddcm_decode, ddcm_encode, ddcm_sample
 from keras_ext.diffusion.ddim import ddim, ddpm
 from keras_ext.diffusion.dequantize import bits_per_dimension, dequantize
 from keras_ext.diffusion.encode import ddim_encode, interpolate
+from keras_ext.diffusion.estimate_variance import estimate_reverse_variance
 from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.ode import ode_sample
+from keras_ext.diffusion.optimal_times import hops_bound, optimal_times
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
+from keras_ext.diffusion.reverse_covariance import ReverseCovariance
+from keras_ext.diffusion.reverse_variance import ReverseVariance
 from keras_ext.diffusion.sample_result import SampleResult
 from keras_ext.diffusion.sde import Langevin, edm_stochastic, sde_sample
 from keras_ext.diffusion.similarity_guidance import SimilarityGuidance
@@ -35,8 +39,9 @@ __all__ = [
     "EDMSchedule",
     "Langevin",
     "LinearHoSchedule",
+    "ReverseCovariance",
+    "ReverseVariance",
     "SampleResult",
-    "Schedule",
     "SimilarityGuidance",
     "StraightSchedule",
     "SuLinearSchedule",
@@ -55,8 +60,11 @@ __all__ = [
     "ddpm",
     "dequantize",
     "edm_stochastic",
+    "estimate_reverse_variance",
+    "hops_bound",
     "interpolate",
     "log_likelihood",
     "ode_sample",
+    "optimal_times",
     "sde_sample",
 ]

@@ -23,8 +23,8 @@ def compiled(
         jit_compile: bool, whether TensorFlow compiles with XLA, which needs a batch of known size.
             JAX always does.
         variables: list of Keras variables that the denoiser reads. JAX is given their values at each
-            call, and would hold on to those of the first otherwise. None: `denoiser.variables`,
-            or, if there are none, nothing.
+            call, and would hold on to those of the first otherwise. None: the `variables` of the
+            denoiser and of the settings, of those that have some.
         **settings: further arguments of the sampler, but no seed and no conditions.
 
     Returns:
@@ -44,7 +44,10 @@ def compiled(
     (20, (2, 3))
     """
     if variables is None:
-        variables = getattr(denoiser, "variables", [])
+        found = [
+            v for each in (denoiser, *settings.values()) for v in getattr(each, "variables", [])
+        ]
+        variables = list({id(variable): variable for variable in found}.values())
     seeded = "seed" in inspect.signature(sampler).parameters
 
     def run(noise, seed, conditions):

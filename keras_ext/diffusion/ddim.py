@@ -40,12 +40,14 @@ def ddim(
             float32. Eagerly also one that computes in NumPy.
         schedule: a `Schedule` or its name.
         noise: (b, ...) float, x at the first time, usually beta_1 times standard normal numbers.
-        steps: int, number of hops and of network calls.
+        steps: int, number of hops and of calls of the denoiser.
         eta: float, at least 0.
         prediction: str, what the denoiser predicts: "eps", "x0", "v", "velocity" or "score".
         spacing: str or list of times, see `Schedule.grid`.
         variance: None, or an object whose `sigma_bar2(times)` is the average variance of the data
-            given the noisy data, tr Cov[x0 | x_t] / d.
+            given the noisy data, tr Cov[x0 | x_t] / d, such as `ReverseVariance`; or one whose
+            `covariance(x, t, x0, **conditions)`, (b, ...), is that of each element in each state,
+            such as `ReverseCovariance`. The latter is called at each hop, and these calls count too.
         seed: int, (2,) integers, or None for a random one. The noise of a sample at a step is a
             function of seed, step and the sample's place in the batch alone.
         final_noise: bool, whether the last hop, to the data, adds its noise.
@@ -78,6 +80,7 @@ def ddim(
         raise ValueError(f"Expected eta of at least 0. Received: eta={eta}")
     times = schedule.grid(steps, spacing)
     rows = hop_rows(schedule, times, eta, variance, final_noise)
+    covariance = getattr(variance, "covariance", None)
     return run(
         rows,
         denoiser,
@@ -88,6 +91,7 @@ def ddim(
         clip_x0=clip_x0,
         conditions=conditions,
         return_trajectory=return_trajectory,
+        covariance=covariance,
     )
 
 
@@ -117,7 +121,7 @@ def ddpm(
         spacing: str or list of times, see `Schedule.grid`.
         variance: None or "small": that of the posterior, right for data that are one point; "big":
             beta_{r|q}^2, right for data that are standard normal, the mean unchanged; or an object
-            with `sigma_bar2(times)`, see `ddim`.
+            with `sigma_bar2(times)` or `covariance(x, t, x0, **conditions)`, see `ddim`.
         seed: int, (2,) integers, or None for a random one.
         final_noise: bool, whether the last hop, to the data, adds its noise.
         clip_x0: pair of floats between which the predicted data are held, or None.
@@ -165,7 +169,9 @@ def hop_rows(schedule, times, eta, variance=None, final_noise=False):
         schedule: a `Schedule`.
         times: (steps + 1,) float64, the knots.
         eta: float.
-        variance: None, "small", "big" or an object with `sigma_bar2`.
+        variance: None, "small", "big" or an object with `covariance` or `sigma_bar2`. If the latter
+            has a `last_noise` that is not None, E|s z| of the last hop that adds noise is held
+            below it.
         final_noise: bool, whether the hop to the data adds noise.
 
     Returns:
@@ -183,30 +189,43 @@ def hop_rows(schedule, times, eta, variance=None, final_noise=False):
     alpha, beta = schedule.levels(times)
     levels, following = (alpha[:-1], beta[:-1]), (alpha[1:], beta[1:])
     kappa, gamma, s = bayes_hops(levels, following, eta)
+    spread, limit = None, None
     if isinstance(variance, str) and variance == "big":
         s = np.sqrt(jump2(levels, following))
+    elif hasattr(variance, "covariance"):
+        _check_schedule(variance, schedule)
+        spread = gamma
     elif variance is not None and variance != "small":
         s = np.sqrt(s**2 + gamma**2 * _sigma_bar2(variance, schedule, times[:-1]))
+        limit = getattr(variance, "last_noise", None)
     if not final_noise:
         s = np.where(times[1:] == 0, 0.0, s)
-    return LinearSteps.of_hops(times[:-1], (kappa, gamma, s))
+        spread = None if spread is None else np.where(times[1:] == 0, 0.0, spread)
+    if limit is not None and np.any(s > 0):
+        last = np.nonzero(s)[0][-1]
+        s[last] = min(s[last], limit * np.sqrt(0.5 * np.pi))  # E|z| = (2 / pi)^(1/2)
+    return LinearSteps.of_hops(times[:-1], (kappa, gamma, s), spread)
 
 
 def _sigma_bar2(variance, schedule, times):
     if not hasattr(variance, "sigma_bar2"):
         raise ValueError(
             'Expected a variance of None, "small", "big", or an object with the method '
-            f"sigma_bar2(times). Received: variance={variance!r}"
+            f"sigma_bar2(times) or covariance(x, t, x0). Received: variance={variance!r}"
         )
-    made_for = getattr(variance, "schedule", None)
-    if made_for is not None and schedules.get(made_for) != schedule:
-        raise ValueError(
-            f"The variance was made for another schedule. Expected one for {schedule}. "
-            f"Received: variance.schedule={made_for}"
-        )
+    _check_schedule(variance, schedule)
     values = np.asarray(variance.sigma_bar2(times), "float64")
     if values.shape != times.shape or not np.all(values >= 0):
         raise ValueError(
             f"Expected sigma_bar2 to give {len(times)} values of at least 0. Received: {values}"
         )
     return values
+
+
+def _check_schedule(variance, schedule):
+    made_for = getattr(variance, "schedule", None)
+    if made_for is not None and schedules.get(made_for) != schedule:
+        raise ValueError(
+            f"The variance was made for another schedule. Expected one for {schedule}. "
+            f"Received: variance.schedule={made_for}"
+        )

@@ -21,25 +21,28 @@ class LinearSteps:
         s_i <- sum_j mix_ij s_j + mix_i0 x0 + noise_i z
 
     All samplers in this room with fixed steps are of this form: their states are amplitudes of data
-    and noise times things that are linear in x0.
+    and noise times things that are linear in x0. Where the variance of x0 is known element by
+    element, cov, the noise of s_1 has the factor (noise_1^2 + spread^2 cov)^(1/2).
 
     Args:
         times: (n,) float64, the time of each row.
         mix: (n, m, m + 1) float64, the columns for s_1 ... s_m and, last, for x0.
         noise: (n, m) float64.
         step: (n,) int, the step to which a row belongs.
+        spread: (n,) float64, the factor of x0 in what cov is added to; None: 0.
     """
 
     times: np.ndarray
     mix: np.ndarray
     noise: np.ndarray
     step: np.ndarray
+    spread: np.ndarray | None = None
 
     @classmethod
-    def of_hops(cls, times, hops):
+    def of_hops(cls, times, hops, spread=None):
         """Of one tensor and one row a step: `hops` are (n, 3), the factors of x, x0 and z."""
         hops = np.stack(np.broadcast_arrays(*hops), axis=-1)
-        return cls(times, hops[:, None, :2], hops[:, 2:], np.arange(len(times)))
+        return cls(times, hops[:, None, :2], hops[:, 2:], np.arange(len(times)), spread)
 
 
 def run(
@@ -54,6 +57,7 @@ def run(
     conditions=None,
     return_trajectory=False,
     corrector=None,
+    covariance=None,
 ):
     """Carries out the steps.
 
@@ -71,6 +75,8 @@ def run(
         conditions: dict of further arguments of the denoiser, or None.
         return_trajectory: bool.
         corrector: `Langevin`, or None.
+        covariance: function `(x, t, x0, **conditions) -> (b, ...)`, the variance of each element of
+            the data given x, or None. A call of it counts as one of a network.
 
     Returns:
         `SampleResult`, and int scalar, the first step with a NaN, or -1.
@@ -78,17 +84,22 @@ def run(
     count, width = steps.noise.shape
     p, q = to_x0(schedule, prediction, steps.times)
     tail = corrector.table(schedule, steps.times) if corrector else np.zeros((count, 0))
-    factors = [steps.times, p, q, *steps.mix.reshape(count, -1).T, *steps.noise.T, *tail.T]
+    spread = np.zeros(count) if covariance is None else steps.spread
+    mixes = steps.mix.reshape(count, -1).T
+    factors = [steps.times, p, q, *mixes, *steps.noise.T, spread, *tail.T]
     table = np.stack(factors, axis=-1).astype("float32")
     used, noisy = (steps.mix != 0).any(0), (steps.noise != 0).any(0)
+    noisy[0] = noisy[0] or spread.any()
     repeats = corrector.steps if corrector else 0
 
     def body(i, tensors, bad, row):
+        def first_bad(value):
+            fine = ops.logical_or(ops.all(ops.isfinite(value)), bad >= 0)
+            return ops.where(fine, bad, ops.cast(i, "int32"))
+
         def x0_at(x):
             value = call(denoiser, x, row[0], conditions)
-            fine = ops.logical_or(ops.all(ops.isfinite(value)), bad >= 0)
-            at = ops.where(fine, bad, ops.cast(i, "int32"))
-            return clipped(row[1] * x + row[2] * value, clip_x0), at
+            return clipped(row[1] * x + row[2] * value, clip_x0), first_bad(value)
 
         x, *others = tensors
         draw = i * (1 + repeats)
@@ -98,18 +109,26 @@ def run(
             x = corrector.moved(x, x0, z, row[len(factors) - tail.shape[1] :])
         x0, bad = x0_at(x)
         z = standard_normal(seed, draw, ops.shape(x)) if noisy.any() else None
+        scales = [row[3 + width * (width + 1) + j] for j in range(width)]
+        if covariance is not None:
+            given = {**(conditions or {}), "x0": x0}
+            cov = call(covariance, x, row[0], given)
+            bad = first_bad(cov)
+            factor = row[3 + width * (width + 2)]
+            scales[0] = ops.sqrt(ops.maximum(scales[0] ** 2 + factor**2 * cov, 0.0))
         new = []
         for j in range(width):
-            mix, place = row[3 + j * (width + 1) :], 3 + width * (width + 1) + j
+            mix = row[3 + j * (width + 1) :]
             terms = [mix[k] * s for k, s in enumerate((x, *others, x0)) if used[j, k]]
-            terms += [row[place] * z] if noisy[j] else []
+            terms += [scales[j] * z] if noisy[j] else []
             new.append(sum(terms[1:], terms[0]))
         return tuple(new), bad
 
     bad = ops.convert_to_tensor(np.int32(-1))
     loop = _in_graph if is_traced() else _in_python
     x, trajectory, bad = loop(body, (x,) * width, bad, table, steps.step, return_trajectory)
-    return SampleResult(x, trajectory, count * (1 + repeats)), (_step(steps.step, bad))
+    calls = count * (1 + repeats + (covariance is not None))
+    return SampleResult(x, trajectory, calls), (_step(steps.step, bad))
 
 
 def _step(step, row):
