@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 import pytest
-from diffusion.mixture import Mixture
 from keras import ops
+from mixture import Mixture
 
 from keras_ext import models
 from keras_ext.diffusion import ReverseCovariance, compiled, ddim, ddpm, schedules

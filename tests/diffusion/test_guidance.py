@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 import pytest
-from diffusion.mixture import MEANS, WEIGHTS, Mixture
 from keras import ops
+from mixture import MEANS, WEIGHTS, Mixture
 
 from keras_ext.diffusion import (
     ClassifierFreeGuidance,

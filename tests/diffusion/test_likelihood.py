@@ -3,8 +3,8 @@ import math
 import keras
 import numpy as np
 import pytest
-from diffusion.mixture import Mixture
 from keras import ops
+from mixture import Mixture
 
 from keras_ext.diffusion import (
     ClassifierFreeGuidance,

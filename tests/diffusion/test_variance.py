@@ -3,8 +3,8 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from diffusion.mixture import Mixture
 from keras import ops
+from mixture import Mixture
 
 from keras_ext import diffusion
 from keras_ext.diffusion import ReverseVariance, estimate_reverse_variance, schedules
