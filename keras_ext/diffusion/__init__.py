@@ -10,7 +10,9 @@ from keras_ext.diffusion.continuous_schedules import (
 )
 from keras_ext.diffusion.ddcm import ddcm_decode, ddcm_encode, ddcm_sample
 from keras_ext.diffusion.ddim import ddim, ddpm
+from keras_ext.diffusion.denoising_diffusion import DenoisingDiffusion
 from keras_ext.diffusion.encode import ddim_encode, interpolate
+from keras_ext.diffusion.nll_bound import nll_bound
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
 from keras_ext.diffusion.sample_result import SampleResult
@@ -26,6 +28,7 @@ from keras_ext.diffusion.tabulated_schedules import (
 __all__ = [
     "CosineSchedule",
     "CustomSchedule",
+    "DenoisingDiffusion",
     "EDMSchedule",
     "Langevin",
     "LinearHoSchedule",
@@ -47,6 +50,7 @@ __all__ = [
     "ddpm",
     "edm_stochastic",
     "interpolate",
+    "nll_bound",
     "ode_sample",
     "sde_sample",
 ]
