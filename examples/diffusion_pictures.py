@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 
-def grid(rows, path, row_names=None, column_names=None, title=None):
+def grid(rows, path, row_names=None, column_names=None):
     """Images in rows and columns.
 
     Args:
@@ -15,7 +15,6 @@ def grid(rows, path, row_names=None, column_names=None, title=None):
         path: where the PNG goes.
         row_names: names at the left, or None.
         column_names: names at the top, or None.
-        title: text above, or None.
     """
     rows = np.clip(0.5 * np.asarray(rows) + 0.5, 0, 1)
     height, width = rows.shape[:2]
@@ -30,7 +29,6 @@ def grid(rows, path, row_names=None, column_names=None, title=None):
             axis.set_ylabel(row_names[i], rotation=0, ha="right", va="center", fontsize=9)
         if i == 0 and column_names is not None:
             axis.set_title(column_names[j], fontsize=8)
-    figure.suptitle(title, fontsize=10)
     figure.tight_layout(pad=0.3)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -19,6 +19,7 @@ from keras_ext.ops.settings import number, whole
 FIRST_NOISE = 2**31 - 1
 """The draw of the noise that sampling begins with: steps count theirs from 0."""
 
+LARGEST_SIGMA = 80.0
 SAMPLERS = {
     "ddim": (ddim, {}),
     "ddpm": (ddpm, {}),
@@ -79,7 +80,9 @@ class ModelSampling:
                 training data; None: they are not held.
             use_ema: bool, whether to take the averages of the weights, where there are any.
             jit_compile: bool, whether to compile with XLA. None: as `compile` was told.
-            **settings: further arguments of the sampler, such as `eta` and `spacing`.
+            **settings: further arguments of the sampler, such as `eta` and `spacing`. The solvers'
+                `start` defaults to the time, at most 1, at which sigma is 80, as there is nothing
+                but noise before, and their steps would be spent on it.
 
         Returns:
             `SampleResult`: `x` (n, ...) float32, `trajectory` (steps + 1, n, ...) or None, `calls`.
@@ -95,6 +98,8 @@ class ModelSampling:
             low, high = ops.convert_to_numpy(self.data_range).tolist()
             clip_x0 = (low, high) if low <= high else None  # None: it was not trained
         settings |= {**chosen, "return_trajectory": return_trajectory, "clip_x0": clip_x0}
+        if function is ode_sample:
+            settings = {"start": first_time(self.schedule), **settings}
         noise = self._first_noise(n_or_noise, seed, settings.get("start", 1.0))
         conditions = self._conditions(label, noise.shape[0], guidance)
         options = use_ema, jit_compile
@@ -105,6 +110,7 @@ class ModelSampling:
         data,
         label=None,
         steps=100,
+        width=None,
         seed=None,
         batch_size=256,
         use_ema=True,
@@ -113,10 +119,12 @@ class ModelSampling:
         """An upper bound on -log p of each sample, in nats; see `keras_ext.diffusion.nll_bound`.
 
         Args:
-            data: (n, ...) floats. With uniform noise as wide as a level added to data that have
-                levels, the bound gives bits per dimension: `nll_bound` says how.
+            data: (n, ...) floats.
             label: int or (n,) ints, the classes, or None for none.
-            steps: int, network calls for a sample; one more is made.
+            steps: int, network calls for a sample; without `width` one more is made.
+            width: float, how far levels of the data are apart, 2 / 255 for 8 bits scaled to
+                [-1, 1]: then bound / (d log 2) are bits per dimension. None: the bound is one of a
+                density.
             seed: int, or None for a random one.
             batch_size: int, samples in a call.
             use_ema: bool, whether to take the averages of the weights, where there are any.
@@ -137,7 +145,7 @@ class ModelSampling:
             conditions = {} if label is None else {"label": label[start : start + size]}
             batch = (first, (second + start // size) % 2**32)  # each has noise of its own
             some, options = data[start : start + size], (use_ema, jit_compile)
-            result = self._run(bound_of_each, some, steps, batch, conditions, options)
+            result = self._run(bound_of_each, some, steps, batch, conditions, options, width=width)
             bounds.append(ops.convert_to_numpy(result.x))
         return np.concatenate(bounds)
 
@@ -203,6 +211,13 @@ class ModelSampling:
         if guidance is not None and number("guidance", guidance) != 1.0:
             conditions["guidance"] = ops.convert_to_tensor(np.float32(guidance))
         return conditions
+
+
+def first_time(schedule):
+    """The time at which solvers begin: 1, or where sigma is `LARGEST_SIGMA` if it gets larger."""
+    if schedule.sigma(1.0) <= LARGEST_SIGMA:
+        return 1.0
+    return float(schedule.t_of_sigma(LARGEST_SIGMA))
 
 
 def guided(denoiser, null):

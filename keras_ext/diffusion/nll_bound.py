@@ -11,10 +11,12 @@ from keras_ext.diffusion.linear_steps import call
 from keras_ext.diffusion.noise import seed_pair, standard_normal, uniform
 from keras_ext.diffusion.predictions import convert_prediction
 from keras_ext.diffusion.sample_result import SampleResult, sampler
-from keras_ext.ops.settings import whole
+from keras_ext.ops.settings import number, whole
 
 
-def nll_bound(denoiser, schedule, x, steps=100, prediction="eps", seed=None, conditions=None):
+def nll_bound(
+    denoiser, schedule, x, steps=100, prediction="eps", width=None, seed=None, conditions=None
+):
     """An upper bound on -log p(x) of each sample, in nats, for the model that steps infinitely often.
 
         -log p(x0) <= alpha_1^2 |x0|^2 / (2 beta_1^2)
@@ -29,11 +31,14 @@ def nll_bound(denoiser, schedule, x, steps=100, prediction="eps", seed=None, con
     of steps. The bound of a sample has some noise, which a mean over samples averages out.
 
     **Bits per dimension.** The bound is one of a density. Data of levels that are a width w apart
-    (w = 2 / 255 for 8 bits scaled to [-1, 1]) have no density: add uniform noise of width w first,
-    `x + w * (rng.random(x.shape) - 0.5)`, and the bits of a number of x, of which a sample has d,
-    are at most
+    (w = 2 / 255 for 8 bits scaled to [-1, 1]) have none, but a probability: with `width=w` the last
+    two terms are -log of what the Gaussian N(x_0' / alpha, sigma_0^2) has in the cells of a width w
+    around the levels, and the bits of a number of x, of which a sample has d, are at most
 
-        (bound / d - log w) / log 2
+        bound / (d log 2)
+
+    A model of a density that was trained on data with uniform noise as wide as a level added takes
+    such data here, without `width`: then the bits are (bound / d - log w) / log 2.
 
     Args:
         denoiser: function `(x, t, **conditions) -> (b, ...)`, see `ddim`.
@@ -41,6 +46,7 @@ def nll_bound(denoiser, schedule, x, steps=100, prediction="eps", seed=None, con
         x: (b, ...) float, the data.
         steps: int, number of parts.
         prediction: str, what the denoiser predicts.
+        width: float, how far levels of the data are apart; None: the data have a density.
         seed: int, (2,) integers, or None for a random one.
         conditions: dict of further arguments of the denoiser, or None.
 
@@ -63,20 +69,21 @@ def nll_bound(denoiser, schedule, x, steps=100, prediction="eps", seed=None, con
     Source: Variational Diffusion Models, Diederik P. Kingma et al., 2021,
         https://arxiv.org/abs/2107.00630
     """
-    return bound_of_each(
-        denoiser, schedule, x, steps, prediction=prediction, seed=seed, conditions=conditions
-    ).x
+    options = {"prediction": prediction, "width": width, "seed": seed, "conditions": conditions}
+    return bound_of_each(denoiser, schedule, x, steps, **options).x
 
 
 @sampler
-def bound_of_each(denoiser, schedule, noise, steps, prediction="eps", seed=None, conditions=None):
+def bound_of_each(
+    denoiser, schedule, noise, steps, prediction="eps", width=None, seed=None, conditions=None
+):
     """`nll_bound` in the form of a sampler, for `compiled`: `x` of the result are the bounds."""
     schedule = schedules.get(schedule)
     x0, seed, steps = checked_noise(noise, "data"), seed_pair(seed), whole("steps", steps)
     first = 1.0 / (schedule.steps or 1000)
     last = 1.0 if schedule.alpha_bar(1.0) > 0 else 1.0 - 1e-3
     log_snr = -2.0 * np.log(schedule.sigma(np.array([last, first])))
-    width = (log_snr[1] - log_snr[0]) / steps
+    part = (log_snr[1] - log_snr[0]) / steps
     axes = tuple(range(1, len(x0.shape)))
 
     def square(draw, alpha, beta, t):
@@ -91,7 +98,7 @@ def bound_of_each(denoiser, schedule, noise, steps, prediction="eps", seed=None,
     def add(i, state):
         total, bad = state
         place = ops.cast(i, "float32") + uniform(seed, i + steps + 1, (1,))
-        t = schedule.t_of_sigma(ops.exp(-0.5 * (log_snr[0] + width * place)))
+        t = schedule.t_of_sigma(ops.exp(-0.5 * (log_snr[0] + part * place)))
         t = ops.clip(t, first, last)
         each = square(i, schedule.alpha_bar(t), schedule.beta_bar(t), t)
         fine = ops.logical_or(ops.all(ops.isfinite(each)), bad >= 0)
@@ -108,7 +115,13 @@ def bound_of_each(denoiser, schedule, noise, steps, prediction="eps", seed=None,
         (float(schedule.alpha_bar(t)), float(schedule.beta_bar(t))) for t in (first, last)
     )
     prior = 0.5 * (alpha_1 / beta_1) ** 2 * ops.sum(ops.square(x0), axis=axes)
-    decoded = 0.5 * square(steps, alpha, beta, ops.convert_to_tensor(np.float32(first)))
-    size = ops.cast(ops.prod(ops.shape(x0)[1:]), "float32")
-    offset = 0.5 * size * math.log(2.0 * math.pi * (beta / alpha) ** 2)
-    return SampleResult(prior + 0.5 * width * total + decoded + offset, None, steps + 1), bad
+    if width is None:
+        size = ops.cast(ops.prod(ops.shape(x0)[1:]), "float32")
+        decoded = 0.5 * square(steps, alpha, beta, ops.convert_to_tensor(np.float32(first)))
+        decoded = decoded + 0.5 * size * math.log(2.0 * math.pi * (beta / alpha) ** 2)
+    else:
+        eps = standard_normal(seed, steps, ops.shape(x0))
+        half = 0.5 * number("width", width) * alpha / beta
+        mass = 0.5 * (ops.erf((half - eps) / 2**0.5) + ops.erf((half + eps) / 2**0.5))
+        decoded = -ops.sum(ops.log(ops.maximum(mass, 1e-30)), axis=axes)
+    return SampleResult(prior + 0.5 * part * total + decoded, None, steps + (width is None)), bad

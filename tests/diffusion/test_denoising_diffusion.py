@@ -410,6 +410,19 @@ def test_the_bound_of_a_perfect_denoiser_is_the_likelihood(name):
     assert np.mean(numpy(nll_bound(worse, schedule, x, 50, prediction, seed=0)) - exact) > 0.1
 
 
+def test_the_bound_of_two_equally_likely_levels_is_one_bit():
+    def denoiser(x, t):
+        alpha, beta = COSINE.alpha_bar(t)[:, None], COSINE.beta_bar(t)[:, None]
+        x0 = 0.5 * ops.tanh(0.5 * alpha * x / beta**2)
+        return x0
+
+    x = np.random.default_rng(0).choice([-0.5, 0.5], (4000, 3)).astype("float32")
+    bound = numpy(nll_bound(denoiser, COSINE, x, 50, "x0", width=1.0, seed=0))
+    bits = bound / (3 * np.log(2))
+    assert abs(bits.mean() - 1) < 4 * bits.std() / np.sqrt(len(x)) + 1e-3
+    assert bits.std() < 1
+
+
 def test_the_bound_of_the_model_does_not_depend_on_its_batches():
     model, x = perfect(), points(3000)
     bounds = model.nll_bound(x, seed=0, batch_size=1000, steps=30)
