@@ -12,10 +12,12 @@ from keras_ext.diffusion.continuous_schedules import (
 )
 from keras_ext.diffusion.ddcm import ddcm_decode, ddcm_encode, ddcm_sample
 from keras_ext.diffusion.ddim import ddim, ddpm
+from keras_ext.diffusion.denoising_diffusion import DenoisingDiffusion
 from keras_ext.diffusion.dequantize import bits_per_dimension, dequantize
 from keras_ext.diffusion.encode import ddim_encode, interpolate
 from keras_ext.diffusion.estimate_variance import estimate_reverse_variance
 from keras_ext.diffusion.log_likelihood import log_likelihood
+from keras_ext.diffusion.nll_bound import nll_bound
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.optimal_times import hops_bound, optimal_times
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
@@ -36,6 +38,7 @@ __all__ = [
     "ClassifierGuidance",
     "CosineSchedule",
     "CustomSchedule",
+    "DenoisingDiffusion",
     "EDMSchedule",
     "Langevin",
     "LinearHoSchedule",
@@ -64,6 +67,7 @@ __all__ = [
     "hops_bound",
     "interpolate",
     "log_likelihood",
+    "nll_bound",
     "ode_sample",
     "optimal_times",
     "sde_sample",

@@ -59,9 +59,28 @@ def standard_normal(seed, draw, shape):
     >>> bool(np.all(np.asarray(few) == np.asarray(many)[:2]))
     True
     """
-    bits = _hash(seed, draw, shape)
-    middle = ops.cast(ops.right_shift(bits, _word(9)), "float32") + 0.5  # exact: 24 bits
-    return math.sqrt(2.0) * ops.erfinv(middle * 2.0**-22 - 1.0)
+    return math.sqrt(2.0) * ops.erfinv(2.0 * uniform(seed, draw, shape) - 1.0)
+
+
+def uniform(seed, draw, shape):
+    """Numbers between 0 and 1, neither of which is among them, as `standard_normal` draws its own.
+
+    Args:
+        seed: (2,) uint32, see `seed_pair`.
+        draw: int or int scalar, counts the calls under a seed.
+        shape: sizes, which may be tensors.
+
+    Returns:
+        float32 of that shape.
+
+    Example:
+
+    >>> values = np.asarray(uniform(seed_pair(0), 0, (1000,)))
+    >>> bool(0 < values.min() < 0.01 and 0.99 < values.max() < 1)
+    True
+    """
+    bits = ops.right_shift(_hash(seed, draw, shape), _word(9))
+    return (ops.cast(bits, "float32") + 0.5) * 2.0**-23  # exact: 24 bits
 
 
 def random_signs(seed, draw, shape):
