@@ -134,6 +134,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
             unseen_range,
             trainable=False,
             dtype="float32",
+            autocast=False,
             name="data_range",
             aggregation="only_first_replica",
         )
