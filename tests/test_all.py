@@ -840,7 +840,13 @@ def test_every_serialisable_object_is_in_the_table():
     registered = {n for n in keras.saving.get_custom_objects() if n.startswith("keras_ext>")}
     # They are made around a user's model or loss, which the rows of the sweep would share: their own
     # tests save and load them, compile them and change their precision.
-    apart = {"CachedContrastiveModel", "MeanOverExamples", "ReverseCovariance", "Views"}
+    apart = {
+        "CachedContrastiveModel",
+        "DenoisingDiffusion",
+        "MeanOverExamples",
+        "ReverseCovariance",
+        "Views",
+    }
     # No layer or model: see tests/diffusion/test_schedules.py.
     apart |= {
         cls.__name__ for cls in [*diffusion.schedules.NAMES.values(), diffusion.CustomSchedule]

@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -134,6 +136,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
             unseen_range,
             trainable=False,
             dtype="float32",
+            autocast=False,
             name="data_range",
             aggregation="only_first_replica",
         )
@@ -236,6 +239,11 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
 
     def fit(self, x=None, y=None, *arguments, **named):
         self._check_arrays(x, y)
+        if self.compiled and not self.optimizer.built:
+            # Else Keras makes the slots while it traces, and traces again.
+            strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                self.optimizer.build(self.trainable_variables)
         history = super().fit(x, y, *arguments, **named)
         # Keras has made the averages the weights: on JAX one array in two places, which the next
         # evaluation would delete.

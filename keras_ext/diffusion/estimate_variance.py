@@ -180,7 +180,8 @@ def _terms(denoiser, times, levels, x0, eps, conditions, clip_x0):
     """|e|^2 / d, e . eps' / d with e = x0 - x0', and 1 - |eps|^2 / d, (b, 3) float64."""
     alpha, beta, p, q = (each.reshape((-1,) + (1,) * (x0.ndim - 1)) for each in levels)
     x = (alpha * x0 + beta * eps).astype("float32")
-    value = ops.convert_to_numpy(call(denoiser, x, times.astype("float32"), conditions))
+    tensor, t = ops.convert_to_tensor(x), times.astype("float32")
+    value = ops.convert_to_numpy(call(denoiser, tensor, t, conditions))
     bad = ~np.isfinite(value.reshape(len(x), -1)).all(axis=1)
     if bad.any():
         raise ValueError(
