@@ -1,14 +1,21 @@
 import gzip
+import importlib.util
 import re
 import struct
 import sys
+from pathlib import Path
 
-import diffusion as example
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from image_data import read_images
 from PIL import Image
+
+# By its path: `diffusion` is the folder of tests.
+PATH = Path(__file__).parents[2] / "examples" / "diffusion.py"
+SPEC = importlib.util.spec_from_file_location("diffusion_example", PATH)
+example = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(example)
 
 SMALL = "--channels 8 16 --epochs 2 --steps 3 --compared 24 --calls 4 --batch-size 16"
 
