@@ -25,7 +25,8 @@ def samplers(variance, covariance):
         variance: `ReverseVariance`.
         covariance: an object with `covariance(x, t, x0)`, or None.
     """
-    from keras_ext.diffusion import compiled, ddim, ddpm, ode_sample, schedules
+    from keras_ext import diffusion
+    from keras_ext.diffusion import compiled, ddim, ddpm, ode_sample
 
     def hops(sampler, **settings):
         def sample(denoiser, noise, calls, prediction, seed):
@@ -34,7 +35,7 @@ def samplers(variance, covariance):
 
         return sample
 
-    schedule = schedules.get(SCHEDULE)
+    schedule = diffusion.schedules.get(SCHEDULE)
     # Where there is hardly more than noise, which is what a model's own `sample` begins with: at 1,
     # the cosine's sigma is 20,000.
     start = min(1.0, float(schedule.t_of_sigma(80.0)))
@@ -81,10 +82,11 @@ class ExactCovariance:
 
 def mixture_table(arguments):
     """Sliced Wasserstein distances on the mixture, over seeds."""
-    from keras_ext.diffusion import estimate_reverse_variance, schedules
+    from keras_ext import diffusion
+    from keras_ext.diffusion import estimate_reverse_variance
     from keras_ext.metrics import sliced_wasserstein, two_sample_floor
 
-    mixture, schedule = Mixture(), schedules.get(SCHEDULE)
+    mixture, schedule = Mixture(), diffusion.schedules.get(SCHEDULE)
     count = arguments.count
     denoiser = mixture.denoiser(schedule, "v")
     variance = estimate_reverse_variance(

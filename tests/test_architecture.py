@@ -52,6 +52,7 @@ TENSORFLOW = {
 }
 # That compile or differentiate by TensorFlow or by JAX, whichever there is.
 BACKENDS = dict.fromkeys(("diffusion/autodiff.py", "diffusion/compiled.py"), {"tensorflow", "jax"})
+IMPORTED_AS = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "pillow": "PIL"}
 EVERYWHERE = set(sys.stdlib_module_names)
 PACKAGE = sorted((ROOT / "keras_ext").rglob("*.py"))
 SCRIPTS = sorted(
@@ -166,7 +167,7 @@ def test_the_extra_brings_all_that_the_tests_import():
     distributions = {re.split("[<>=]", line)[0] for line in required + extra}
     # One extra for each backend; tests/legacy has requirements of its own.
     tops = {"tensorflow", "bert4keras"}
-    tops |= {{"scikit-learn": "sklearn", "faiss-cpu": "faiss"}.get(d, d) for d in distributions}
+    tops |= {IMPORTED_AS.get(d, d) for d in distributions}
     tests = ROOT / "tests"
     local = {path.stem for path in [*tests.rglob("*.py"), *SCRIPTS]} | {"tests", "keras_ext"}
     local |= {path.name for path in tests.iterdir()}

@@ -245,10 +245,11 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
             with strategy.scope() if strategy else contextlib.nullcontext():
                 self.optimizer.build(self.trainable_variables)
         history = super().fit(x, y, *arguments, **named)
-        # Keras has made the averages the weights: on JAX one array in two places, which the next
-        # evaluation would delete.
-        for _, average in averaged(self.optimizer):
-            average.assign(ops.copy(average))
+        if keras.config.backend() == "jax":
+            # Keras has made the averages the weights: one array in two places, which the next
+            # evaluation would delete.
+            for _, average in averaged(self.optimizer):
+                average.assign(ops.copy(average))
         return history
 
     def evaluate(self, x=None, y=None, *arguments, **named):

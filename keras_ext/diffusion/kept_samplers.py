@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_ext.diffusion.compiled import compiled
 from keras_ext.keras_internals import averages, trained_by
@@ -82,7 +83,10 @@ def averaged(optimizer):
         optimizer = optimizer.inner_optimizer
     pairs = []
     for each in getattr(optimizer, "optimizers", [optimizer]):
-        if getattr(each, "use_ema", False) and each.built and int(each.iterations) > 0:
+        if not getattr(each, "use_ema", False) or not each.built:
+            continue
+        # On replicas a variable has no value of its own, a sum has.
+        if int(ops.convert_to_numpy(each.iterations + 0)) > 0:
             pairs += zip(trained_by(each), averages(each), strict=True)
     return [(variable, average) for variable, average in pairs if average is not None]
 

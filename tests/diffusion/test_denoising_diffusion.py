@@ -496,7 +496,7 @@ def on_two_replicas(strategy):
         model = small(num_classes=None)
         model.compile(keras.optimizers.Adam(0.01, use_ema=True), jit_compile=False)
     before = model.evaluate(points(256), verbose=0)
-    model.fit(points(256), epochs=3, verbose=0)
+    model.fit(points(256), epochs=10, verbose=0)
     after = model.evaluate(points(256), verbose=0)
     assert np.isfinite(numpy(model.sample(4, steps=3, seed=0).x)).all()
 
