@@ -31,7 +31,7 @@ setup(
         "tf": ["tensorflow>=2.20"],
         "tf-cpu": ["tensorflow-cpu>=2.20"],
         "jax": ["jax>=0.6"],
-        "examples": ["matplotlib>=3.9"],
+        "examples": ["matplotlib>=3.9", "pillow>=10", "scikit-learn>=1.5"],
         "faiss": ["faiss-cpu>=1.8"],
         "test": [
             "pytest>=8",
@@ -43,6 +43,7 @@ setup(
             "ruff>=0.9",
             "tensorboard>=2.20",
             "faiss-cpu>=1.8",
+            "pillow>=10",
             "filelock>=3.13",
             "requests>=2.31",
             "jax>=0.6",

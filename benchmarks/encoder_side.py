@@ -10,10 +10,10 @@ import importlib.metadata
 import importlib.util
 import json
 import sys
-import time
 
 import numpy as np
 from memory import resident_megabytes, restart_peak
+from sides import serve
 
 DROPOUT = 0.1
 LEARNING_RATE = 1e-5
@@ -276,19 +276,8 @@ def main():
     steps = make_steps(sizes, batch, **kwargs)
     functions, megabytes = compiled(steps, arguments["jobs"])
     versions = {name: importlib.metadata.version(name) for name in packages}
-    about = {
-        "weights": steps.weights,
-        "can": [function is not None for function in functions],
-        "megabytes": megabytes,
-        "versions": versions,
-    }
-    print(json.dumps(about), flush=True)
-    for line in sys.stdin:
-        job = int(line)
-        start = time.perf_counter()
-        functions[job]()
-        steps_run = FIT_STEPS if arguments["jobs"][job][0] == "fit" else 1
-        print((time.perf_counter() - start) / steps_run, flush=True)
+    about = {"weights": steps.weights, "megabytes": megabytes, "versions": versions}
+    serve(functions, about, [FIT_STEPS if task == "fit" else 1 for task, _ in arguments["jobs"]])
 
 
 if __name__ == "__main__":

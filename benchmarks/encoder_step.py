@@ -6,16 +6,11 @@ Every side is a process of its own (encoder_side.py); one at a time runs a step.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
+from sides import FOLDER, Side, compare, ratio
 from timing import BACKEND, print_table
 
-FOLDER = Path(__file__).parent
 # bert4keras and its Keras 2: see tests/legacy/requirements.txt.
 LEGACY = FOLDER.parent / "build" / "legacy"
 LEGACY_SWITCHES = {"PYTHONPATH": str(LEGACY), "TF_USE_LEGACY_KERAS": "1", "TF_KERAS": "1"}
@@ -30,74 +25,22 @@ TASKS = ["training", "inference", "fit"]
 HEADS = 12
 
 
-class Side:
-    """A process that compiles its jobs and then runs one where it is told to.
-
-    Args:
-        name: one of encoder_side.py.
-        jobs: list of a task and a mode each.
-        sizes: dict, arguments of our encoders.
-        shape: dict of `batch` and `length`.
-    """
-
-    def __init__(self, name, jobs, sizes, shape):
-        arguments = {"side": name, "jobs": jobs, "sizes": sizes, "shape": shape}
-        switches = LEGACY_SWITCHES if name.startswith("bert4keras") else {}
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, str(FOLDER / "encoder_side.py"), json.dumps(arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **switches},
+def compare_steps(names, jobs, sizes, shape, rounds):
+    """Times steps of the sides, which must have as many weights: see `sides.compare`."""
+    arguments = {"jobs": jobs, "sizes": sizes, "shape": shape}
+    started = [
+        Side(
+            "encoder_side.py",
+            name,
+            {"side": name, **arguments},
+            LEGACY_SWITCHES if name.startswith("bert4keras") else {},
         )
-
-    def answer(self):
-        """What the process prints next."""
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"The process of {self.name} ended, status {self.process.wait()}.")
-        return json.loads(line)
-
-    def time(self, job):
-        """Seconds of one step of a job, by its number."""
-        self.process.stdin.write(f"{job}\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def end(self):
-        """Ends the process, which reads until its input is closed."""
-        self.process.communicate()
-
-
-def compare(names, jobs, sizes, shape, rounds):
-    """Times the sides in turn, in every other round in reverse.
-
-    Returns:
-        For each side that is installed, by name: what it says about itself, and `seconds`, a list
-        for each job, empty where the side has none.
-    """
-    started = [Side(name, jobs, sizes, shape) for name in names]
-    about = {side.name: side.answer() for side in started}
-    for side in started:
-        if "missing" in about[side.name]:
-            print(f"{side.name} is left out, not installed: {about[side.name]['missing']}.")
-            del about[side.name]
-            side.end()
-    sides = [side for side in started if side.name in about]
-    if len({about[name]["weights"] for name in about}) > 1:
-        counts = {name: about[name]["weights"] for name in about}
+        for name in names
+    ]
+    about = compare(started, jobs, rounds)
+    counts = {name: side["weights"] for name, side in about.items()}
+    if len(set(counts.values())) > 1:
         raise ValueError(f"The sides must have as many weights to train. Received: {counts}")
-    for side in sides:
-        about[side.name]["seconds"] = [[] for _ in jobs]
-    for _ in range(rounds):
-        for job in range(len(jobs)):
-            for side in sides:
-                if about[side.name]["can"][job]:
-                    about[side.name]["seconds"][job].append(side.time(job))
-        sides.reverse()
-    for side in sides:
-        side.end()
     return about
 
 
@@ -112,11 +55,9 @@ def table_rows(ours, about, jobs):
                 if not seconds:
                     cells += [""] * 3
                     continue
-                # Each round has its own ratio: what disturbs a round disturbs both.
-                ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
                 cells += [f"{statistics.median(seconds) * 1e3:.0f}"]
                 megabytes = side["megabytes"][job]
-                cells += [f"{statistics.median(ratios):.2f}"]
+                cells += [f"{ratio(seconds, reference):.2f}"]
                 cells += ["" if megabytes is None else f"{megabytes:.0f}"]
             if any(cells):
                 yield [name, mode, *cells]
@@ -161,7 +102,7 @@ def main():
         for ours, others in COMPARISONS.items():
             others = [name for name in others if name in arguments.sides]
             if others:
-                about = compare([ours, *others], jobs, sizes, shape, arguments.rounds)
+                about = compare_steps([ours, *others], jobs, sizes, shape, arguments.rounds)
                 rows += table_rows(ours, about, jobs)
                 for side in about.values():
                     versions.update(side["versions"])

@@ -1,4 +1,5 @@
 import copy
+import gc
 import importlib.util
 import os
 import re
@@ -53,6 +54,17 @@ def seeds():
 def freed_memory():
     """Every test finds glibc's thresholds as it would alone: a fit before may have lowered them."""
     KeepFreedMemory().on_train_batch_begin(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_old_to_collect():
+    """What is alive after a module's tests is not gone through for garbage again.
+
+    It is mostly graphs, which TensorFlow keeps for good: some million objects at the end.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

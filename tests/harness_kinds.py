@@ -98,7 +98,7 @@ class LayerRow(Row):
         with keras.StatelessScope(state):
             return subject(first, **others)
 
-    def symbolic(self, subject, policy, shape=lambda x: (None, None, *x.shape[2:])):
+    def symbolic(self, subject, policy, shape=lambda x: (None, None, *x.shape[2:])[: x.ndim]):
         """The output that is promised, for inputs of open batch and length."""
         first, others = self.split(
             tree.map_structure(

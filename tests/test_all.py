@@ -23,7 +23,17 @@ from harness_kinds import (
 )
 
 import keras_ext
-from keras_ext import activations, initializers, layers, losses, metrics, models, ops, optimizers
+from keras_ext import (
+    activations,
+    diffusion,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    optimizers,
+)
 
 RNG = np.random.default_rng(0)
 MASK = np.array([[1] * LENGTH, [1, 1, 1, 1, 0, 0, 0], [0] * LENGTH], "bool")
@@ -110,6 +120,19 @@ HEADS = {"with_pool": "linear", "with_nsp": True, "with_mlm": "linear"}
 PLACES = {"positions": (TURNS / 4).astype("float32")}
 TWO = {"inputs": [HIDDEN["inputs"], RNG.normal(size=(3, LENGTH, 8)).astype("float32")]}
 POSITIONS = {"inputs": {**BATCH["inputs"], "position_ids": np.cumsum(MASK, 1).astype("int32")}}
+
+# Times that half precision holds.
+TIMES = np.array([0.25, 1.0, 0.0], "float32")
+IMAGES = {"inputs": {"x": RNG.normal(size=(3, 5, 4, 2)).astype("float32"), "t": TIMES}}
+LABELLED = {
+    "inputs": {
+        "x": RNG.normal(size=(3, 5, 2)).astype("float32"),
+        "t": TIMES,
+        "label": np.array([0, 3, 2], "int32"),
+    }
+}
+VECTORS = {"inputs": {"x": RNG.normal(size=(3, 2)).astype("float32"), "t": TIMES}}
+LABELLED_VECTORS = {"inputs": {**LABELLED["inputs"], **VECTORS["inputs"]}}
 
 
 def scaled(scale):
@@ -471,6 +494,38 @@ ROWS = [
         },
         BATCH,
     ),
+    LayerRow(layers.TimeEmbedding, {"dim": 6}, {"inputs": TIMES}),
+    LayerRow(layers.TimeEmbedding, {"dim": 6, "scale": 16.0}, {"inputs": TIMES}, "other"),
+    LayerRow(layers.GroupNorm, {}, HIDDEN),
+    LayerRow(
+        layers.GroupNorm,
+        {"groups": 2, "epsilon": 0.01},
+        {**HIDDEN, "modulation": RNG.normal(size=(3, 16)).astype("float32")},
+        "modulated",
+    ),
+    LayerRow(models.UNet, {"input_shape": (5, 4, 2), "channels": (8,)}, IMAGES),
+    LayerRow(
+        models.UNet,
+        {
+            "input_shape": (5, 2),
+            "channels": (4, 8),
+            "attention_levels": (1,),
+            "blocks_per_level": 1,
+            "num_classes": 3,
+            "dropout": 0.5,
+            "groups": 2,
+            "num_heads": 2,
+        },
+        LABELLED,
+        "other",
+    ),
+    LayerRow(models.MLPDenoiser, {"input_dim": 2, "hidden_dim": 8}, VECTORS),
+    LayerRow(
+        models.MLPDenoiser,
+        {"input_dim": 2, "hidden_dim": 8, "num_layers": 2, "num_classes": 3, "dropout": 0.5},
+        LABELLED_VECTORS,
+        "other",
+    ),
     LossRow(losses.MultilabelCategoricalCrossentropy, {}, HARD),
     LossRow(losses.SparseMultilabelCategoricalCrossentropy, {}, SPARSE),
     LossRow(
@@ -686,6 +741,7 @@ def rows(rows):
     return pytest.mark.parametrize("row", rows, ids=str)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 @rows(CLASS_ROWS)
 def test_config_is_complete_and_equal_to_what_was_passed(row):
@@ -710,12 +766,14 @@ def test_registered_name(row):
     harness.check_registered_name(row)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 @rows(LAYER_ROWS)
 def test_build_alone_makes_every_weight(row):
     harness.check_build(row)
 
 
+@pytest.mark.slow
 @rows(CALLED_ROWS)
 @pytest.mark.parametrize("policy", harness.POLICIES)
 def test_output_has_the_promised_shape_and_dtype(row, policy):
@@ -735,6 +793,7 @@ def test_half_precision_is_finite_and_near_float32(row, policy):
     harness.check_low_precision(row, policy)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 @rows([row for row in LAYER_ROWS if harness.masks(row)])
 def test_padding_changes_nothing(row):
@@ -781,7 +840,17 @@ def test_every_serialisable_object_is_in_the_table():
     registered = {n for n in keras.saving.get_custom_objects() if n.startswith("keras_ext>")}
     # They are made around a user's model or loss, which the rows of the sweep would share: their own
     # tests save and load them, compile them and change their precision.
-    apart = {"CachedContrastiveModel", "MeanOverExamples", "Views"}
+    apart = {
+        "CachedContrastiveModel",
+        "DenoisingDiffusion",
+        "MeanOverExamples",
+        "ReverseCovariance",
+        "Views",
+    }
+    # No layer or model: see tests/diffusion/test_schedules.py.
+    apart |= {
+        cls.__name__ for cls in [*diffusion.schedules.NAMES.values(), diffusion.CustomSchedule]
+    }
     rows = {row.cls.__name__ for row in ROWS}
     assert not rows & apart
     assert registered == {f"keras_ext>{name}" for name in rows | apart}

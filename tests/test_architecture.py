@@ -33,7 +33,7 @@ ARROWS = {
     "optimizers": ({"ops", "keras_internals"}, TENSORS),
     "callbacks": ({"ops", "keras_internals", "optimizers"}, TENSORS),
     "training": ({"ops", "keras_internals"}, TENSORS),
-    "diffusion": ({"ops"}, TENSORS),
+    "diffusion": ({"ops", "keras_internals"}, TENSORS),
     "data": ({"files"}, {"numpy", "tokenizers"}),
     "tasks": (TASKS | {""}, TENSORS | {"tokenizers"}),  # "": the package, for its version
     "entities": (TASKS, TENSORS),
@@ -50,6 +50,9 @@ TENSORFLOW = {
     "optimizers/replicas.py",
     "training/chunk_loop.py",
 }
+# That compile or differentiate by TensorFlow or by JAX, whichever there is.
+BACKENDS = dict.fromkeys(("diffusion/autodiff.py", "diffusion/compiled.py"), {"tensorflow", "jax"})
+IMPORTED_AS = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "pillow": "PIL"}
 EVERYWHERE = set(sys.stdlib_module_names)
 PACKAGE = sorted((ROOT / "keras_ext").rglob("*.py"))
 SCRIPTS = sorted(
@@ -126,11 +129,14 @@ def test_imports_follow_the_arrows(path):
     )
     if place.as_posix() in TENSORFLOW:
         bad = [name for name in bad if name.partition(".")[0] != "tensorflow"]
+    backends = BACKENDS.get(place.as_posix(), set())
+    bad = [name for name in bad if name.partition(".")[0] not in backends]
     reexported = REEXPORTS.get(place.as_posix(), ())
     bad = [name for name in bad if name.split(".")[1] not in reexported]
     assert bad == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "other"), [("tensorflow", "jax"), ("jax", "tensorflow")])
 def test_importing_the_package_loads_little_beside_keras(backend, other):
     # Keras loads some of these where they are installed, and with scikit-learn scipy.stats.
@@ -161,7 +167,7 @@ def test_the_extra_brings_all_that_the_tests_import():
     distributions = {re.split("[<>=]", line)[0] for line in required + extra}
     # One extra for each backend; tests/legacy has requirements of its own.
     tops = {"tensorflow", "bert4keras"}
-    tops |= {{"scikit-learn": "sklearn", "faiss-cpu": "faiss"}.get(d, d) for d in distributions}
+    tops |= {IMPORTED_AS.get(d, d) for d in distributions}
     tests = ROOT / "tests"
     local = {path.stem for path in [*tests.rglob("*.py"), *SCRIPTS]} | {"tests", "keras_ext"}
     local |= {path.name for path in tests.iterdir()}

@@ -34,6 +34,7 @@ def public_objects():
                 yield pytest.param(getattr(module, name), id=f"{module.__name__}.{name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", list(examples()), ids=lambda example: example.name)
 def test_the_example_runs(example):
     report = []

@@ -53,6 +53,7 @@ def test_a_layer_without_a_fault_passes_all_but_the_package_name():
         harness.check_low_precision(row, policy)
 
 
+@pytest.mark.slow
 def test_whole_checks_of_each_kind_pass_on_the_package():
     scores = np.where(np.arange(LENGTH) > 2, np.float32(-1e30), INPUTS[..., :2, None])
     inputs = {"y_true": np.array([[[0, 1, 1]]] * 3), "y_pred": scores.transpose(0, 2, 1, 3)}

@@ -72,6 +72,7 @@ def test_functions_without_a_gain_are_refused(activation, match):
         activation_gain(activation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "gelu_tanh", "tanh", "sigmoid", "softplus"])
 def test_a_deep_chain_keeps_the_size_of_what_goes_into_the_activation(activation):
     function, rng, squares = activations.get(activation), np.random.default_rng(0), []

@@ -8,6 +8,7 @@ from keras_ext.layers.efficient_global_pointer import EfficientGlobalPointer
 from keras_ext.layers.feed_forward import FeedForward
 from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
 from keras_ext.layers.global_pointer import GlobalPointer
+from keras_ext.layers.group_norm import GroupNorm
 from keras_ext.layers.layer_norm import LayerNorm
 from keras_ext.layers.learnable_temperature import LearnableTemperature
 from keras_ext.layers.local_attention_mask import LocalAttentionMask
@@ -27,6 +28,7 @@ from keras_ext.layers.scale_norm import ScaleNorm
 from keras_ext.layers.scale_offset import ScaleOffset
 from keras_ext.layers.scanned_blocks import ScannedBlocks
 from keras_ext.layers.sinusoidal_position_embedding import SinusoidalPositionEmbedding
+from keras_ext.layers.time_embedding import TimeEmbedding
 from keras_ext.layers.unit_normalization import UnitNormalization
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "FeedForward",
     "GatedAttentionUnit",
     "GlobalPointer",
+    "GroupNorm",
     "LayerNorm",
     "LearnableTemperature",
     "LocalAttentionMask",
@@ -57,5 +60,6 @@ __all__ = [
     "ScaleOffset",
     "ScannedBlocks",
     "SinusoidalPositionEmbedding",
+    "TimeEmbedding",
     "UnitNormalization",
 ]

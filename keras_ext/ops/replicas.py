@@ -33,6 +33,19 @@ def replica_count():
     return count
 
 
+def replica_index():
+    """Which of the replicas this is, for what must differ between them, such as random numbers.
+
+    Returns:
+        int or int32 scalar, 0 where there is one, or outside of `strategy.run`.
+    """
+    if replica_count() in (None, 1):
+        return 0
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+
 def gather_over_replicas(values):
     """The rows of all replicas, on each of them, for what a whole batch is needed.
 

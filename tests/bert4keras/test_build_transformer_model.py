@@ -95,6 +95,7 @@ def test_the_config_is_read_as_in_bert4keras(config):
     assert build_transformer_model(config(), sequence_length=6).output_shape == (None, 6, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
@@ -271,6 +272,7 @@ def test_a_config_that_lacks_a_field_or_is_no_json_is_refused(config, tmp_path):
         build_transformer_model(tmp_path / "absent.json")
 
 
+@pytest.mark.slow
 def test_the_transformer_saves_and_loads_checkpoints(config, tmp_path):
     bert = build_transformer_model(config(), with_mlm=True, return_keras_model=False)
     shuffled(bert.model)

@@ -73,6 +73,7 @@ def test_names_may_be_bytes_or_text(path, layers):
     assert_same(read_legacy_hdf5(path).layers, layers)
 
 
+@pytest.mark.slow
 def test_a_list_of_names_longer_than_a_header_is_split_and_joined(tmp_path):
     many = {f"layer-{i:040}": {"bias": np.array([i], "float32")} for i in range(3000)}
     write_legacy_hdf5(tmp_path / "x.h5", many)

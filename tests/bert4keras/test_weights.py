@@ -60,6 +60,7 @@ def model_of(*parts, width=6, name=None):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", tiny_encoders.ENCODERS)
 def test_saved_and_loaded_weights_are_the_same_bits(encoder, tmp_path):
     model = tiny_encoders.make(encoder)
@@ -131,6 +132,7 @@ def numbered(names, first):
         yield f"{made[sublayer]}/{variable}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 1, 8, 99])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 2, 3, 0), (3, 1, 0, 2)])
 def test_numbered_sublayers_are_found_whatever_was_frozen(first, order, path, empty):

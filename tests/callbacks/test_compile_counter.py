@@ -70,6 +70,7 @@ print(json.dumps(counter.counts))
 """
 
 
+@pytest.mark.slow
 def test_the_count_is_that_of_the_programs_which_the_compiler_writes_out(tmp_path):
     flags = f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"
     printed = subprocess.run(

@@ -31,6 +31,7 @@ def trained(x, scores=None, optimizer="sgd", checks=True, epochs=None):
     return model, kept, history.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scores", "best"),
     [([0.5, 0.75, 0.25], 1), ([0.5, 0.5, 0.25], 1), ([np.nan, 0.5, np.nan], 1), (None, -1)],

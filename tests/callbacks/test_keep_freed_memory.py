@@ -1,51 +1,37 @@
-import json
-import os
 import platform
-import subprocess
-import sys
+import resource
 
+import child
 import keras
 import numpy as np
 import pytest
 
 from keras_ext.callbacks import KeepFreedMemory
 
-# Trains a model whose activations are some MB, and prints the page faults of each epoch.
-PROGRAM = """
-import json, resource, sys
-import keras, numpy as np
-from keras_ext.callbacks import KeepFreedMemory
 
 class Batches(keras.utils.PyDataset):
     def __len__(self):
         return 4
 
     def __getitem__(self, index):
-        return np.ones((256, 1024), "float32"), np.ones((256, 1), "float32")
-
-faults = []
-
-def count(epoch, logs):
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-
-layers = [keras.layers.Dense(1024, activation="elu") for _ in range(4)]
-model = keras.Sequential([keras.Input((1024,)), *layers, keras.layers.Dense(1)])
-model.compile("adam", "mse")
-callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=count)]
-callbacks += [KeepFreedMemory()] * (sys.argv[1] == "kept")
-model.fit(Batches(), epochs=4, verbose=0, callbacks=callbacks)
-print(json.dumps(faults))
-"""
+        return np.ones((4096, 64), "float32"), np.ones((4096, 1), "float32")
 
 
-def faults(how):
-    """Page faults of the last two of four epochs."""
-    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    child = subprocess.run(
-        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, env=environment
+def faults(kept):
+    """Trains a model whose activations are some MB.
+
+    Returns:
+        The page faults of the last two of four epochs.
+    """
+    counted = []
+    count = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: counted.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     )
-    assert child.returncode == 0, child.stderr
-    counted = json.loads(child.stdout.splitlines()[-1])
+    layers = [keras.layers.Dense(64, activation="elu") for _ in range(4)]
+    model = keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    callbacks = [count, KeepFreedMemory()] if kept else [count]
+    model.fit(Batches(), epochs=4, verbose=0, callbacks=callbacks)
     return counted[3] - counted[1]
 
 
@@ -55,7 +41,9 @@ def faults(how):
     reason="TensorFlow's use of glibc",
 )
 def test_a_step_uses_the_memory_that_the_last_one_freed():
-    plain, kept = faults("plain"), faults("kept")
+    with child.start(TF_ENABLE_ONEDNN_OPTS="0") as run:  # where nothing has set the thresholds
+        name = "callbacks.test_keep_freed_memory.faults"
+        plain, kept = (run(name, kept=kept) for kept in (False, True))
     assert plain > 10_000  # else TensorFlow has changed, and the callback may go
     assert kept < plain / 4
 

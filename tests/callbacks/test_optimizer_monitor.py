@@ -42,6 +42,7 @@ def sgd():
     return keras.optimizers.SGD(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The loss scale has fallen")
 def test_every_log_has_the_skipped_steps_and_the_scale(capsys):
     record = Record()
@@ -55,6 +56,7 @@ def test_every_log_has_the_skipped_steps_and_the_scale(capsys):
     assert "skipped_steps: 4" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ impl")
 def test_a_scale_below_1_is_told_once():
     model = new_model(GuardedLossScale(sgd(), initial_scale=2.0))
@@ -67,6 +69,7 @@ def under_keras_scale(inner, scale=2.0**15):
     return new_model(keras.optimizers.LossScaleOptimizer(inner, initial_scale=scale))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ impl")
 def test_a_scale_of_keras_without_a_floor_is_told_of():
     monitor, model = OptimizerMonitor(max_consecutive=8), under_keras_scale(Tiger(0.1), 4.0)
@@ -82,6 +85,7 @@ def test_a_scale_of_keras_without_a_floor_is_told_of():
         model.fit(**data(2), callbacks=[monitor])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4])
 def test_a_scale_that_skips_little_is_not_told_of(steps, recwarn):
     model = under_keras_scale(GradientAccumulation(sgd(), steps=steps), 0.5)
@@ -91,6 +95,7 @@ def test_a_scale_that_skips_little_is_not_told_of(steps, recwarn):
     assert [message.partition(":")[0] for message in told] == ["The loss scale has fallen to 0.25"]
 
 
+@pytest.mark.slow
 def test_training_stops_after_some_skipped_steps_in_a_row():
     record, model = Record(), new_model(NonFiniteGuard(sgd()))
     callbacks = [record, OptimizerMonitor(max_consecutive=3)]
@@ -100,6 +105,7 @@ def test_training_stops_after_some_skipped_steps_in_a_row():
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
+@pytest.mark.slow
 def test_the_error_tells_the_scale_and_none_comes_without_a_limit():
     def fit(limit):
         model = new_model(GuardedLossScale(sgd(), initial_scale=8.0))
@@ -111,6 +117,7 @@ def test_the_error_tells_the_scale_and_none_comes_without_a_limit():
     assert fit(None)["skipped_steps"] == [3]
 
 
+@pytest.mark.slow
 def test_statistics_that_are_not_finite_are_named_at_once():
     record, model = Record(), new_model(NonFiniteGuard(sgd()), normalize=True)
     with pytest.raises(RuntimeError, match=r"2 such weights, .*norm/moving_mean"):
@@ -124,6 +131,7 @@ def test_weights_that_are_not_finite_are_named_at_the_end_of_an_epoch():
         new_model(sgd()).fit(**data(3, bad=[2]), callbacks=[OptimizerMonitor()])
 
 
+@pytest.mark.slow
 def test_what_accumulates_is_applied_before_validation():
     record, optimizer = Record(), GradientAccumulation(sgd(), steps=4)
     model, monitor = new_model(NonFiniteGuard(optimizer)), OptimizerMonitor()
@@ -137,6 +145,7 @@ def test_what_accumulates_is_applied_before_validation():
     assert int(optimizer.iterations) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__")
 @pytest.mark.parametrize("several", [False, True])
 def test_what_tiger_keeps_for_later_is_reported(several):

@@ -66,6 +66,7 @@ def test_what_may_lack_is_not_asked_for():
     check_sizes(models.BertEncoder, sizes, shapes, "huggingface", str, ("*position*",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [10**5, 10**9])
 @pytest.mark.parametrize("model_type", ENCODERS)
 def test_a_config_of_absurd_sizes_takes_neither_time_nor_memory(tmp_path, model_type, number):

@@ -36,6 +36,7 @@ def paths(tmp_path):
     return config, tmp_path / "albert_model.ckpt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["albert", "albert_unshared", "ALBERT_Unshared"])
 def test_it_is_the_model_of_bert4keras_with_inputs_by_name(paths, batch, model):
     encoder = encoder_from_google(*paths, model=model)

@@ -45,6 +45,7 @@ def rewrite(prefix, change):
     write_tensors(prefix, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_what_is_saved_comes_back_bit_by_bit(encoder, tmp_path):
     model = make(encoder)
@@ -57,6 +58,7 @@ def test_what_is_saved_comes_back_bit_by_bit(encoder, tmp_path):
     assert len(report.loaded) == len(model.trainable_weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_heads_that_an_encoder_was_not_given_are_left_over(encoder, tmp_path):
     model = make(encoder)
@@ -124,6 +126,7 @@ def test_the_generator_of_an_electra_is_left_over(tmp_path):
     assert equal(model, again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -179,6 +182,7 @@ def test_one_str_is_no_tuple_of_patterns(prefix):
             load_google_weights(make(models.BertEncoder), prefix, **{name: "other/*"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [1.0, 0.5, 0.0])
 def test_data_that_is_cut_off_names_the_tensors_that_are_not_whole(bert, prefix, kept):
     data = prefix.with_name(f"{prefix.name}.data-00000-of-00001")
@@ -263,6 +267,7 @@ BAD_FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD_FILES)
 @pytest.mark.parametrize("name", ["bert_model.ckpt", "bert_model.ckpt.index"])
 def test_what_is_no_checkpoint_is_refused_by_its_kind(tmp_path, kind, name):
@@ -341,6 +346,7 @@ def test_compound_tokens_alone_are_appended(bert, prefix):
     np.testing.assert_array_equal(table[11], table[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [

@@ -41,6 +41,7 @@ def rewrite(folder, change):
     return values
 
 
+@pytest.mark.slow
 def test_minilm_gives_the_hidden_states_and_sentence_vectors_of_the_formula(minilm, rng):
     encoder = encoder_from_huggingface(minilm, with_pool=True)
     values = read_safetensors(minilm)
@@ -126,6 +127,7 @@ def test_prefix_heads_and_old_names_are_understood(folder, tmp_path):
 NAME = "encoder.layer.1.attention.self.key.weight"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -162,6 +164,7 @@ def test_one_str_is_no_tuple_of_patterns(folder):
             encoder_from_huggingface(folder, **{name: "other.*"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "match"),
     [

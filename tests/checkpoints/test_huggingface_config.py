@@ -126,12 +126,14 @@ def test_where_the_config_does_not_say_the_kind_the_names_do(tmp_path, kind):
     assert type(encoder_from_huggingface(tmp_path)) is kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "tanh", "linear"])
 def test_activations_come_back(activation):
     encoder = models.BertEncoder(**SIZES, num_heads=2, activation=activation)
     assert encoder_arguments(huggingface_config(encoder))[1]["activation"] == activation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "arguments", "match"),
     [

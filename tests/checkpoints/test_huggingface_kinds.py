@@ -67,6 +67,7 @@ def saved(tmp_path):
     return save
 
 
+@pytest.mark.slow
 @every_kind
 def test_what_is_saved_comes_back_as_an_equal_encoder(kind, saved):
     arguments = {"activation": "gelu_tanh", "dropout": 0.25, "layer_norm_epsilon": 1e-3}
@@ -77,6 +78,7 @@ def test_what_is_saved_comes_back_as_an_equal_encoder(kind, saved):
     assert again.get_config() == encoder.get_config()
 
 
+@pytest.mark.slow
 @every_kind
 def test_the_names_have_a_prefix_beside_heads_only(kind, saved, tmp_path):
     encoder, folder = saved(kind)
@@ -90,6 +92,7 @@ def test_the_names_have_a_prefix_beside_heads_only(kind, saved, tmp_path):
     assert b'"__metadata__":{"format":"pt"}' in content
 
 
+@pytest.mark.slow
 @every_kind
 def test_heads_that_an_encoder_was_not_given_are_left_over(kind, saved):
     encoder, folder = saved(kind)
@@ -100,6 +103,7 @@ def test_heads_that_an_encoder_was_not_given_are_left_over(kind, saved):
     assert report.missing == () and len(report.unused) > 3
 
 
+@pytest.mark.slow
 @every_kind
 def test_frozen_layers_are_loaded(kind, saved):
     encoder, folder = saved(kind)
@@ -109,6 +113,7 @@ def test_frozen_layers_are_loaded(kind, saved):
     assert equal(encoder, again)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize(
     ("change", "match"),
@@ -129,6 +134,7 @@ def test_a_damaged_tensor_is_named_and_nothing_is_loaded(kind, saved, change, ma
     assert not any(weight.any() for weight in again.get_weights())
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_file_that_is_cut_off_names_the_tensors_that_are_not_whole(kind, saved):
     encoder, folder = saved(kind)
@@ -148,6 +154,7 @@ TIED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TIED)
 def test_copies_of_tied_weights_may_be_there_if_they_are_equal(kind, saved):
     encoder, folder = saved(kind)
@@ -178,6 +185,7 @@ def test_the_heads_of_a_generator_are_left_over(saved):
     assert load_huggingface_weights(zeros(encoder), folder).unused == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["roformer.", ""])
 def test_the_constant_positions_of_a_roformer_are_left_over(tmp_path, prefix):
     save_huggingface(alone(models.RoFormerEncoder), tmp_path)

@@ -103,6 +103,7 @@ def deep(file, group):
         group = group.create_group("a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -68,6 +68,7 @@ def batch(package):
     return {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": mask}
 
 
+@pytest.mark.slow
 def test_hidden_states_are_those_of_the_formula(folder, values, batch, rng):
     encoder = encoder_from_huggingface(folder, allow_unused=TAGGER)
     assert type(encoder) is AlbertEncoder

@@ -40,6 +40,7 @@ def listed(model, column):
     return sorted(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "column", "arguments"),
     [
@@ -57,6 +58,7 @@ def test_names_and_shapes_are_those_of_the_other_program(encoder, column, argume
     assert listed(model, column) == expected and len(expected) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_weight_has_one_row_and_rows_stand_in_the_order_of_bert4keras(encoder):
     model = encoder(**{**SIZES, "num_layers": 11}, **ENCODERS[encoder])
@@ -76,6 +78,7 @@ def test_every_weight_has_one_row_and_rows_stand_in_the_order_of_bert4keras(enco
             assert paths == [weight.path for weight in layer.weights]
 
 
+@pytest.mark.slow
 def test_blocks_come_in_numeric_order():
     model = models.RoFormerV2Encoder(**{**SIZES, "num_layers": 11}, **HEADS)
     layers = [

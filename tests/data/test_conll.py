@@ -125,6 +125,7 @@ def test_unknown_schemes_are_errors(read):
         read("a O\n", scheme="BILOUX")
 
 
+@pytest.mark.slow
 def test_the_real_english_sets_are_read_whole_and_without_warning(data_folder):
     sizes = {
         "wnut17/wnut17train.conll": (3394, 1975),

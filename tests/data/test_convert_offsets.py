@@ -21,6 +21,7 @@ def counted(text, start, end, unit, one_based, end_inclusive):
     return {"start": first, "end": last - end_inclusive, "label": "x", "text": text[start:end]}
 
 
+@pytest.mark.slow
 @given(
     text=st.text(st.characters(codec="utf-8"), min_size=1),
     unit=st.sampled_from(["characters", "utf16", "bytes"]),

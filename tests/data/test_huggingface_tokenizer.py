@@ -95,6 +95,7 @@ def test_what_a_template_names_goes_before_the_usual_names():
     assert (Tokenizer(backend).start_id, Tokenizer(backend).end_id) == (4, 5)
 
 
+@pytest.mark.slow
 def test_minilm_is_read_as_hugging_face_reads_it(minilm):
     tokenizer = Tokenizer.from_huggingface(minilm)
     assert tokenizer.to_json() == Tokenizer.from_file(minilm / "tokenizer.json").to_json()

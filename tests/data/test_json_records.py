@@ -91,6 +91,7 @@ def test_rows_of_another_form_are_errors(tmp_path, row):
         read_cluener(path)
 
 
+@pytest.mark.slow
 def test_the_real_chinese_sets_are_read_whole(data_folder):
     sizes = {"train": (10748, 23971), "dev": (1343, 3072), "test": (1345, 0)}
     for part, expected in sizes.items():

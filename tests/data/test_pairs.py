@@ -148,6 +148,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(read, content, suffix,
         read(content, suffix)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(
@@ -165,6 +166,7 @@ def test_what_was_written_with_tabs_is_read(tmp_path_factory, examples):
     assert read_pairs(path) == [(a.strip(), b.strip(), score) for a, b, score in examples]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "largest"),
     [

@@ -27,6 +27,7 @@ def greedy(entities, rank):
     return {key: entities[key] for key in kept}
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(ENTITIES)
 def test_policies_equal_the_plain_greedy_choice(entities):

@@ -20,6 +20,7 @@ def entity(start, end, label="x"):
     return {"start": start, "end": end, "label": label}
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_tokens_and_characters_are_inverse(data, texts, kinds):
@@ -119,6 +120,7 @@ def test_one_window_gives_itself():
     assert merge_windows([window], [(spans, scores)]) == [expected]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     count=st.integers(1, 40),

@@ -18,6 +18,7 @@ def surfaces(tokenizer, text):
     return [text[start:end] for start, end in tokenizer.encode(text).offsets]
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_offsets_of_any_text_lie_in_it_in_order(data, texts, kinds):
@@ -44,6 +45,7 @@ def test_a_character_tokenizer_covers_every_visible_character_once(data, texts, 
     assert [pair for pair in offsets.tolist() if pair[0] < pair[1]] == visible
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_lone_surrogates_count_as_the_replacement_character(data, texts, kinds):
@@ -204,6 +206,7 @@ def test_the_text_that_is_no_string_is_named_by_its_index(kinds):
         Tokenizer.from_characters(["a", None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["a", "中", "new york\n", "a\u0301 ", "😀 ", "\0", "\ud800 a"])
 def test_a_hundred_thousand_characters_take_seconds_at_most(kinds, piece):
     text = piece * (100_000 // len(piece))

@@ -145,6 +145,7 @@ def sound(record):
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(RECORDS, st.integers(4, 12), st.integers(0, 6))
 def test_every_usable_entity_is_in_a_window_and_every_other_is_counted(records, length, stride):
@@ -168,6 +169,7 @@ def test_every_usable_entity_is_in_a_window_and_every_other_is_counted(records, 
         assert entity(start, end, "xy"[kind]) in sound(records[index])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda p: p[0] < p[1])))
 def test_crossing_and_nested_equal_a_count_of_all_pairs(spans):
@@ -183,6 +185,7 @@ def test_the_message_holds_for_an_entity_given_twice_too():
         report.raise_if_lost()
 
 
+@pytest.mark.slow
 def test_the_windows_of_a_long_document_do_not_each_scan_all_entities():
     size = 40_000
     entities = [entity(start, start + 2) for start in range(0, size, 2)]
@@ -206,6 +209,7 @@ def test_malformed_records_are_errors_that_name_the_record():
         validate([{"text": 3, "entities": []}], TOKENIZER, ["x"], 8, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "name", "nested"),
     [

@@ -195,6 +195,7 @@ def page(tmp_path_factory):
     return {**names, "printed": printed, "folder": folder}
 
 
+@pytest.mark.slow
 def test_the_code_prints_what_the_page_shows(page):
     assert len(page["printed"]) > 10
     wrong = [entry for entry in page["printed"] if entry[1] != entry[2]]

@@ -29,6 +29,7 @@ def policy():
         ("sentence_vectors.md", 5),
         ("training.md", 2),
         ("entities.md", 12),
+        ("diffusion.md", 8),
     ],
 )
 def test_the_code_prints_what_the_page_shows(tmp_path, policy, name, blocks):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from keras_ext.data import plan
 from keras_ext.entities.decoding import window_batches
@@ -9,6 +10,7 @@ def batches_of(trained, records, **kwargs):
     return window_batches(windows, spans, 8, 32, trained.tokenizer.pad_id, **kwargs), windows
 
 
+@pytest.mark.slow
 def test_every_window_is_in_an_epoch_once_whatever_the_epoch(trained, records):
     batches, windows = batches_of(trained, records, seed=1)
     orders = []

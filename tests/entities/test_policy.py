@@ -42,6 +42,7 @@ def test_threshold_and_policy_are_defaults_that_arguments_override(trained, reco
         trained.threshold, trained.policy = 0.0, "nested"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [np.float32(0.5), {"person": -1.25}, -math.inf, 2])
 def test_what_is_kept_is_in_the_bundle(trained, records, tmp_path, threshold):
     try:
@@ -55,6 +56,7 @@ def test_what_is_kept_is_in_the_bundle(trained, records, tmp_path, threshold):
     assert found(loaded, records) == expected
 
 
+@pytest.mark.slow
 def test_the_best_threshold_is_kept_in_the_bundle(untrained, records, tmp_path):
     untrained.fit(records[:12], epochs=2, batch_size=8, verbose=0)
     thresholds = untrained.best_threshold(records, policy="longest", per_label=True)
@@ -120,6 +122,7 @@ def test_each_fit_follows_its_data_until_the_policy_is_chosen(new_recognizer, tm
         policy_after(FLAT, policy="best")
 
 
+@pytest.mark.slow
 def test_validation_measures_at_what_is_kept(untrained, records, capsys):
     untrained.threshold = {"person": -30.0, "place": 1e9}
     history = untrained.fit(
@@ -132,6 +135,7 @@ def test_validation_measures_at_what_is_kept(untrained, records, capsys):
     assert history.history["val_precision"] == [scores.micro.precision]
 
 
+@pytest.mark.slow
 def test_where_nothing_is_above_the_threshold_it_says_so(trained, untrained, records):
     message = r"No span scores above the threshold 1000000000.0, .*`best_threshold`"
     with pytest.warns(UserWarning, match=message):

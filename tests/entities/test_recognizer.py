@@ -61,6 +61,7 @@ def test_thresholds_by_label(trained, records):
         trained.predict(text, threshold={"plaice": 0.0})
 
 
+@pytest.mark.slow
 def test_the_best_threshold_is_the_best_of_all(untrained, records):
     untrained.fit(records[:12], epochs=3, batch_size=8, verbose=0)
     threshold = untrained.best_threshold(records)
@@ -165,6 +166,7 @@ def test_fit_keeps_the_epoch_with_the_best_f1(new_recognizer, records, ema_momen
     assert recognizer.evaluate(records[:9]).micro.f1 == pytest.approx(best)
 
 
+@pytest.mark.slow
 def test_history_and_callbacks_see_f1_and_metrics(new_recognizer, records):
     recognizer = new_recognizer()
     recognizer.compile(metrics=[SpanF1(2, 16, factored=True)])
@@ -194,6 +196,7 @@ def test_training_in_half_precision_is_finite_and_learns(new_recognizer, records
     assert all(np.isfinite(w).all() for w in recognizer.model.get_weights())
 
 
+@pytest.mark.slow
 def test_a_users_stack_is_guarded_flushed_and_averaged(new_recognizer, records):
     """In float16 in only one layer: 6 windows of 4 batches, one of 2, and averages at the end."""
     inner = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5)
@@ -209,6 +212,7 @@ def test_a_users_stack_is_guarded_flushed_and_averaged(new_recognizer, records):
         np.testing.assert_array_equal(weight, keras.ops.convert_to_numpy(average))
 
 
+@pytest.mark.slow
 def test_a_users_optimizer_goes_on_where_it_was(new_recognizer, records):
     recognizer = new_recognizer()
     recognizer.compile(optimizer=keras.optimizers.Adam(0.01))
@@ -217,6 +221,7 @@ def test_a_users_optimizer_goes_on_where_it_was(new_recognizer, records):
     assert int(recognizer.model.optimizer.iterations) == 4
 
 
+@pytest.mark.slow
 def test_the_report_is_printed_and_can_be_fatal(new_recognizer, records, capsys):
     bad = {
         "text": "Ada met Bo",
@@ -243,6 +248,7 @@ def beyond(record):
     return {**record, "entities": [{**e, "end": e["end"] + 999} for e in record["entities"]]}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ impl")
 @pytest.mark.parametrize("verbose", [0, 2])
 def test_entities_that_are_lost_are_told_of_whatever_is_printed(new_recognizer, records, verbose):
@@ -263,6 +269,7 @@ def test_entities_that_are_lost_are_told_of_whatever_is_printed(new_recognizer, 
     recognizer.fit([*lost, *records[:4]], **arguments)  # half of them are there: no warning
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_reported(untrained, records):
     untrained.fit(records[:8], epochs=1, verbose=0)
     kernel = untrained.model.trainable_variables[-2]
@@ -273,6 +280,7 @@ def test_weights_that_are_not_finite_are_reported(untrained, records):
         untrained.fit(records[:8], epochs=1, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_guard_skips_does_not_end_the_training(new_recognizer, records):
     recognizer = new_recognizer()
     recognizer.compile(NonFiniteGuard(keras.optimizers.Adam(0.01)))
@@ -292,6 +300,7 @@ def test_a_batch_that_the_guard_skips_does_not_end_the_training(new_recognizer, 
     assert history.history["skipped_steps"] == [1] and np.isnan(history.history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_an_exploding_epoch_restores_the_one_before(untrained, records):
     seen = []
 
@@ -308,6 +317,7 @@ def test_an_exploding_epoch_restores_the_one_before(untrained, records):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_the_best_epoch(new_recognizer, records):
     recognizer = new_recognizer()
 
@@ -329,6 +339,7 @@ def test_an_interruption_keeps_the_best_epoch(new_recognizer, records):
     assert recognizer.evaluate(records[:9]).micro.f1 == interrupt.f1 > 0
 
 
+@pytest.mark.slow
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_noticed(untrained, records):
 
     class Break(keras.callbacks.Callback):
@@ -344,12 +355,14 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_are_noticed(untrained, 
     assert untrained.predict("Ada", threshold=-1e9)
 
 
+@pytest.mark.slow
 def test_lost_entities_of_the_validation_records_are_reported(untrained, records, capsys):
     bad = {"text": "Ada", "entities": [{"start": 0, "end": 3, "label": "planet"}]}
     untrained.fit(records[:8], [bad], epochs=1, verbose=2)
     assert "unknown label" in capsys.readouterr().out.split("validation data")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["efficient", "full"])
 def test_a_loss_of_gold_spans_and_scores_can_be_given(new_recognizer, records, head):
     losses = {}

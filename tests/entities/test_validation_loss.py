@@ -31,6 +31,7 @@ def measure(recognizer, records, batch_size):
     return Validation(recognizer.model, loss, records, windows, batches, lambda: reading)()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["efficient", "full"])
 def test_it_is_the_mean_loss_of_the_windows(new_recognizer, records, head):
     """Of texts of several windows and lengths, the last batch shorter than the others."""
@@ -48,6 +49,7 @@ def test_it_is_the_mean_loss_of_the_windows(new_recognizer, records, head):
     assert measured["val_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_callbacks_watch_it(untrained, records):
     """By default, for it is what Keras' callbacks look for."""
     stop = keras.callbacks.EarlyStopping(min_delta=1e9, patience=1)

@@ -109,6 +109,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 20, 0.5, 0.9])
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_disk(tmp_path, name, size):
@@ -130,6 +131,7 @@ def test_a_full_disk(tmp_path, name, size):
     assert all(after[file] != before[file] for file in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["fsync", "replace", "mkdir"])
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_broken_disk(tmp_path, monkeypatch, name, call):
@@ -149,6 +151,7 @@ def test_a_broken_disk(tmp_path, monkeypatch, name, call):
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", range(1, 7))
 def test_a_huggingface_folder_whose_save_was_cut_short(tmp_path, monkeypatch, move):
     """What is read is never a new config with old weights."""

@@ -123,6 +123,7 @@ def test_parameters_grow_by_two_rows_of_the_shared_projection_with_each_type():
     assert made().count_params() == 2 * SIZE * (DIM + 1) + HEADS * grown
 
 
+@pytest.mark.slow
 def test_learns_a_planted_span_in_mixed_float16_with_xla():
     # Marks for the first and the last token tell where the span of each type is.
     rng = np.random.default_rng(2)

@@ -106,6 +106,7 @@ def reference(layer, inputs, visible, positions=None):
     return outputs @ kernel + bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("attention_mask", [None, CAUSAL], ids=["all", "causal"])
 @pytest.mark.parametrize(
@@ -277,6 +278,7 @@ def test_half_precision_is_near_float32(x, policy):
     assert np.abs(np.array(difference)).max() < tolerance * scale
 
 
+@pytest.mark.slow
 def test_dropout_of_the_weights_acts_in_training_and_keeps_the_mean(x):
     layer = made(normalization="softmax", attention_dropout=0.5)
     quiet = np.array(layer(x, training=False))
@@ -326,6 +328,7 @@ def test_weights_are_in_the_order_of_bert4keras(use_bias):
     assert names(layer) == [name for part in parts for name in dense(part)]
 
 
+@pytest.mark.slow
 def test_a_model_of_three_sequences_is_saved_and_trains(sequences, tmp_path):
     inputs = [keras.Input((None, x.shape[-1])) for x in sequences]
     layer = GatedAttentionUnit(10, 4, "gelu_tanh", self_attention=False, rope=True)

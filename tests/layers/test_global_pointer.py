@@ -107,6 +107,7 @@ def test_types_are_independent(x):
     assert not np.allclose(after[:, 1], before[:, 1])
 
 
+@pytest.mark.slow
 def test_learns_a_planted_span_in_mixed_float16_with_xla():
     # Marks for the first and the last token tell where the span of each type is.
     rng = np.random.default_rng(2)

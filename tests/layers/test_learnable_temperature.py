@@ -52,6 +52,7 @@ def test_the_gradient_of_the_weight_is_the_derivative():
     assert gradient == pytest.approx((above - below) / 0.02, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "jit_compile"), [("float32", False), ("mixed_float16", True)])
 def test_training_lowers_the_temperature_to_the_minimum_and_raises_it_again(policy, jit_compile):
     """Equal texts of a pair want the least temperature; opposite ones a higher one."""

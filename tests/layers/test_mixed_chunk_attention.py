@@ -107,6 +107,7 @@ def test_what_hidden_tokens_hold_does_not_matter_even_if_it_is_not_a_number():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("arguments", [{}, {"rope": True, "use_bias": False}], ids=str)
@@ -133,6 +134,7 @@ def test_a_chunk_that_holds_all_leaves_only_the_quadratic_part_when_causal(causa
     assert np.array_equal(to_numpy(layer(x)), before) == causal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rope", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_when_causal_no_token_changes_an_output_before_it(rope, masked):
@@ -259,6 +261,7 @@ def test_large_scores_and_sums_overflow_nothing_in_float16(causal):
         np.testing.assert_allclose(ours, theirs, rtol=0.05, atol=0.02 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length", [3, 11])
 def test_xla_equals_eager(causal, length):
@@ -278,6 +281,7 @@ def test_gradient_is_that_of_the_formula(causal):
     np.testing.assert_allclose(gradients[0], expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_model_of_unknown_length_trains(causal):
     """Traced with the length None; of lengths below a chunk, and of none of its multiples."""
@@ -294,6 +298,7 @@ def test_a_model_of_unknown_length_trains(causal):
         np.testing.assert_allclose(model.predict(x, verbose=0), to_numpy(layer(x)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_of_the_weights_acts_in_training_and_keeps_the_mean():
     keras.utils.set_random_seed(0)
     layer, x = made(attention_dropout=0.5), tokens(8, batch=30)

@@ -239,6 +239,7 @@ def test_half_precision_is_near_float32(x, policy):
     assert np.abs(np.array(difference)).max() < tolerance * scale
 
 
+@pytest.mark.slow
 def test_dropout_of_the_weights_acts_in_training_and_keeps_the_mean(x):
     layer = made(attention_dropout=0.5)
     quiet = np.array(layer(x, training=False))

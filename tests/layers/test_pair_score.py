@@ -26,6 +26,7 @@ def test_scores_are_cosines_inner_products_and_angles():
     np.testing.assert_allclose(PairScore("angle")(x)[:, 0], angles, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("shape", [(5,), (5, 1)])
 def test_losses_and_metrics_of_keras_compare_row_with_row(shape, jit_compile):

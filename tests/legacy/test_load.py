@@ -23,6 +23,7 @@ REWRITTEN = {**cases.OLD_ORDER, **cases.KERAS_2_3}
 OLD = [name for name, source in REWRITTEN.items() if source in cases.ENCODERS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*cases.ENCODERS, *OLD])
 def test_every_format_fills_an_encoder_that_gives_the_outputs_of_bert4keras(legacy, name):
     folder, case = legacy / name, facts(legacy / name)
@@ -39,6 +40,7 @@ def test_every_format_fills_an_encoder_that_gives_the_outputs_of_bert4keras(lega
     assert len(reports[0].loaded) == len(encoder.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert-nsp-mlm", "roformer-lm", "nezha-pool-mlm", "gau-alpha-mlm"])
 def test_a_model_of_build_transformer_model_is_filled_alike(legacy, name):
     folder, case = legacy / name, facts(legacy / name)

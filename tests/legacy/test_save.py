@@ -61,6 +61,7 @@ def reloaded(legacy, tmp_path_factory):
     return saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["order", "names"])
 @pytest.mark.parametrize("name", [*ENCODERS, *FLAT, *WHOLE_MODELS])
 def test_bert4keras_loads_what_we_save(legacy, reloaded, name, key):
@@ -69,6 +70,7 @@ def test_bert4keras_loads_what_we_save(legacy, reloaded, name, key):
     assert_parity(outputs, np.load(legacy / name / "data.npz"), tolerance=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert-nsp-mlm", "albert-nsp-mlm", "bert-pool-mlm"])
 def test_a_flat_model_is_saved_in_the_order_of_bert4keras_too(legacy, tmp_path, name):
     folder, case = legacy / name, facts(legacy / name)

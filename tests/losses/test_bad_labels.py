@@ -1,9 +1,11 @@
 """Labels that are no integers where integers are meant: loud, and the same, on every backend."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
-from gradients import value_and_gradient
+from gradients import differentiated, value_and_gradient
 from keras import ops
 
 from keras_ext import losses
@@ -50,16 +52,21 @@ def spoilt(labels, bad):
     return labels
 
 
+@functools.cache
+def loss_and_gradient(cls, compiled):
+    """Takes scores and labels; is compiled once for all labels."""
+    loss = cls(reduction="none")
+    return differentiated(lambda scores, labels: loss(labels, scores), compiled)
+
+
+@pytest.mark.slow
 @cases
 @pytest.mark.parametrize("bad", BAD)
 def test_the_loss_of_such_labels_is_nan_and_so_is_its_gradient(case, bad):
     cls, _, labels, scores = case
-    loss = cls(reduction="none")
-    good, _ = value_and_gradient(lambda s: loss(labels, s), scores)
+    good, _ = loss_and_gradient(cls, False)(scores, labels)
     for compiled in {False, keras.backend.backend() == "tensorflow"}:  # JAX always compiles
-        value, (gradient,) = value_and_gradient(
-            lambda s: loss(spoilt(labels, bad), s), scores, compiled=compiled
-        )
+        value, (gradient, _) = loss_and_gradient(cls, compiled)(scores, spoilt(labels, bad))
         assert np.isnan(value[0])
         assert np.isfinite(value[1:]).all()
         assert np.isnan(gradient[0]).any()
@@ -67,6 +74,7 @@ def test_the_loss_of_such_labels_is_nan_and_so_is_its_gradient(case, bad):
             np.testing.assert_allclose(value[1:], good[1:], rtol=1e-5)
 
 
+@pytest.mark.slow
 @cases
 def test_training_on_them_is_not_silent(case):
     cls, _, labels, scores = case
@@ -77,6 +85,7 @@ def test_training_on_them_is_not_silent(case):
     assert np.isnan(model.fit(scores, spoilt(labels, np.nan), verbose=0).history["loss"])
 
 
+@pytest.mark.slow
 @cases
 @pytest.mark.parametrize("bad", BAD)
 def test_arrays_of_them_are_refused(case, bad):
@@ -87,6 +96,7 @@ def test_arrays_of_them_are_refused(case, bad):
         function(spoilt(labels, bad), scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["sparse", "spans", "factored"])
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "uint32", "float64"])
 def test_large_integers_are_out_of_range_and_not_another_label(case, dtype):
@@ -106,6 +116,7 @@ def test_large_integers_are_out_of_range_and_not_another_label(case, dtype):
             np.testing.assert_allclose(found, ops.convert_to_numpy(expected), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("factored", [False, True])
 def test_the_f1_of_such_spans_is_nan(bad, factored):

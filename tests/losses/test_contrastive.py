@@ -59,6 +59,7 @@ def units(rng, texts=12):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hard", [0, 1, 2])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("function", [info_nce, flat_nce])

@@ -78,6 +78,7 @@ def compiled_loss(**options):
     return value_and_gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("score", "expected"),
     [("cosine", cosines), ("angle", angles), ("dot", dots), (negative_distance, distances)],
@@ -127,6 +128,7 @@ def test_weights_multiply_by_pair_of_pairs():
     assert doubled == pytest.approx(double_sum(LABELS, cosines(vectors), weights=np.full(6, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filler", [0.0, 1.0, np.nan, np.inf])
 @pytest.mark.parametrize("layout", ["pairs", "interleaved"])
 def test_rows_without_weight_or_label_are_absent(layout, filler):
@@ -195,6 +197,7 @@ def data_of(layout, vectors, labels):
     return vectors.reshape(-1, WIDTH), labels.repeat(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "policy", "jit"),  # every two of them together
     [
@@ -224,6 +227,7 @@ def test_fit_learns(layout, policy, jit):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pairs", "interleaved"])
 def test_fit_with_sample_and_class_weights(layout):
     """Class weights are sample weights by label."""

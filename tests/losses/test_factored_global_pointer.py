@@ -88,6 +88,7 @@ def check(spans, factored, **options):
     assert relative_error(gradient, expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tril_mask", [True, False])
 def test_value_and_gradient_equal_the_dense_loss(tril_mask):
     spans = np.concatenate([SPANS, random_spans(1)])
@@ -111,6 +112,7 @@ def test_gradient_equals_finite_differences_of_float64():
     check(SPANS, factors_of(2.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_scores_that_spread_over_hundreds_are_exact(compiled):
     # The best start comes after the best end, so all spans score far below their sum.
@@ -184,6 +186,7 @@ def test_what_padding_holds_changes_nothing():
     assert not other_gradient[1, 4:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("level", [6e4, -6e4])
 def test_float16_factors_of_60000_are_finite_in_value_and_gradient(level, compiled):
@@ -207,6 +210,7 @@ def test_lowest_float16_number_in_a_query_is_no_mask():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_fit_with_filler_rows_of_weight_zero_equals_fit_without_them():
     inputs = np.random.default_rng(4).normal(size=(3, LENGTH, 8)).astype("float32")
     inputs[2] *= 1e3  # a filler row may hold anything finite

@@ -26,6 +26,7 @@ def reference(vectors, temperature):
     return np.array(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_value_and_gradient_are_those_of_the_definition(temperature, compiled):

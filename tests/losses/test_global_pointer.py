@@ -125,6 +125,7 @@ def test_longer_padding_of_the_text_changes_nothing():
     np.testing.assert_allclose(np.array(global_pointer_crossentropy(spans, longer)), value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("labels", [SPANS[:1], dense_labels(SPANS[:1])])
 @pytest.mark.parametrize("level", [6e4, -6e4])

@@ -71,6 +71,7 @@ def test_xla_gives_the_same():
     assert relative_error(compiled_gradient, gradient) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_both_gradients_are_exact_however_far_the_positive_is_above(compiled):
     """With an anchor of 1, the vectors of width 1 are the scores."""
@@ -191,6 +192,7 @@ def test_large_ids_stay_apart():
     assert abs(value - merged).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_counts_each_row_once_with_and_without_labels(jit_compile):
     vectors = texts(batch=6)

@@ -89,6 +89,7 @@ def test_config_brings_the_inner_loss_back():
     np.testing.assert_array_equal(again(GROUPS, texts()), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_without_labels_and_a_short_batch(jit_compile):
     model = keras.Sequential([keras.Input((3, 6)), keras.layers.Identity()])

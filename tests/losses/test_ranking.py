@@ -59,6 +59,7 @@ def case(size, kind="tied", seed=0):
     return LABELS[kind](rng, scores).astype("float32"), scores, weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000])
 def test_value_and_gradient_equal_the_double_sum(size):
     function = compiled_loss()
@@ -92,6 +93,7 @@ def test_far_scores_lose_no_precision(offset):
     assert relative_error(gradient, reference_gradient(labels, scores)) < 5e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_any_spread_of_scores_is_exact(compiled):
     function = compiled_loss(compiled)
@@ -249,6 +251,7 @@ def test_weights_are_counts_of_rows():
     assert relative_error(gradient, np.add.reduceat(of_repeated, np.cumsum(counts) - counts)) < 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="JAX knows every shape when it traces")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_unknown_batch_size(compiled):

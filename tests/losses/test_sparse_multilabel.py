@@ -126,6 +126,7 @@ def test_a_config_of_earlier_versions_loads():
     assert loss.mask_zero and "stable" not in loss.get_config()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_logits_of_60000_are_finite_in_value_and_gradient(dtype, compiled):

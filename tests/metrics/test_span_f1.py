@@ -132,6 +132,7 @@ def test_counts_beyond_what_half_precision_holds():
     assert [float(variable) for variable in metric.variables] == [900.0] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_in_fit_it_is_that_of_the_epoch(jit_compile):
     spans, _ = random_case(7)

@@ -110,6 +110,7 @@ def test_a_result_that_is_not_known_is_nan():
     assert not np.isnan(after(metric, (labels, scores)))
 
 
+@pytest.mark.slow
 def test_fit_and_evaluate_give_the_correlation_of_the_whole_data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(26, 2, 3)).astype("float32")

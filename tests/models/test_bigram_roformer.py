@@ -24,6 +24,7 @@ def test_segments_change_nothing(batch):
     np.testing.assert_array_equal(np.array(encoder(batch)), np.array(encoder(other)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_padding_gives_0_and_no_gradient(batch, policy):
     """Also for a loss that looks at padding, and a sentence that is nothing but padding."""
@@ -49,6 +50,7 @@ def test_the_order_of_the_tokens_matters(batch):
     assert np.abs(forward - backward).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_it_learns_which_words_two_characters_make():
     """Marks the pair (1, 2), but neither character alone: one layer of single characters cannot."""
     keras.utils.set_random_seed(0)

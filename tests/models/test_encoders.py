@@ -64,6 +64,7 @@ def float32(tensor):
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
 
 
+@pytest.mark.slow
 @every_encoder
 def test_padding_changes_nothing(encoder, batch):
     model = encoder(**ENCODERS[encoder])
@@ -75,6 +76,7 @@ def test_padding_changes_nothing(encoder, batch):
     np.testing.assert_allclose(long, short, atol=1e-5)
 
 
+@pytest.mark.slow
 @every_encoder
 def test_what_stands_at_a_masked_position_is_not_seen(encoder, batch):
     model = encoder(**ENCODERS[encoder])
@@ -85,6 +87,7 @@ def test_what_stands_at_a_masked_position_is_not_seen(encoder, batch):
     )
 
 
+@pytest.mark.slow
 @every_encoder
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_is_near_also_where_all_is_masked(encoder, policy, batch):
@@ -98,6 +101,7 @@ def test_half_precision_is_near_also_where_all_is_masked(encoder, policy, batch)
     np.testing.assert_allclose(output, np.array(exact(batch)), atol=tolerance)
 
 
+@pytest.mark.slow
 @every_encoder
 def test_the_config_rebuilds_the_model(encoder):
     model = encoder(
@@ -111,6 +115,7 @@ def test_the_config_rebuilds_the_model(encoder):
     assert not again.trainable_weights and len(again.weights) == len(model.weights)
 
 
+@pytest.mark.slow
 @every_kind
 def test_the_config_holds_every_argument(encoder):
     """Also those that `__init__` does not look at but hands on."""
@@ -143,6 +148,7 @@ def test_every_argument_is_explained(encoder):
         assert explained_default(encoder, name) == parameter.default, name
 
 
+@pytest.mark.slow
 @every_kind
 def test_the_first_block_gives_what_an_encoder_of_one_block_gives(encoder, batch):
     deep, shallow = (
@@ -162,6 +168,7 @@ def test_the_first_block_gives_what_an_encoder_of_one_block_gives(encoder, batch
     assert len(deep.blocks) == 3 and len({id(block.output) for block in deep.blocks}) == 3
 
 
+@pytest.mark.slow
 @every_kind
 def test_the_blocks_hold_all_weights_but_those_of_the_embeddings_and_the_output(encoder):
     model = encoder(**ENCODERS.get(encoder, SIZES))
@@ -176,6 +183,7 @@ def test_the_blocks_hold_all_weights_but_those_of_the_embeddings_and_the_output(
     assert first and last and (first == last if shared else not first & last)
 
 
+@pytest.mark.slow
 @every_kind
 def test_an_encoder_that_is_made_anew_has_blocks_of_its_own(encoder, tmp_path):
     model = encoder(**ENCODERS.get(encoder, SIZES))
@@ -188,6 +196,7 @@ def test_an_encoder_that_is_made_anew_has_blocks_of_its_own(encoder, tmp_path):
         assert len(again.layers) == len(model.layers)
 
 
+@pytest.mark.slow
 @every_encoder
 def test_dropout_acts_in_training_only(encoder, batch):
     model = encoder(**ENCODERS[encoder], dropout=0.5)
@@ -196,6 +205,7 @@ def test_dropout_acts_in_training_only(encoder, batch):
     assert np.abs(np.array(model(batch, training=True)) - quiet).max() > 0.1
 
 
+@pytest.mark.slow
 @every_encoder
 def test_every_weight_gets_a_gradient(encoder, batch):
     model = encoder(**ENCODERS[encoder], dropout=0.0)
@@ -213,6 +223,7 @@ def test_every_weight_gets_a_gradient(encoder, batch):
     assert all("key/bias" in path for path in still), still
 
 
+@pytest.mark.slow
 def test_a_model_around_encoders_reloads_in_a_fresh_process_with_the_same_bits(batch, tmp_path):
     inputs = BertEncoder(**SIZES, name="unused").input
     hidden = [encoder(**ENCODERS[encoder], name=encoder.__name__)(inputs) for encoder in ENCODERS]
@@ -229,6 +240,7 @@ def test_a_model_around_encoders_reloads_in_a_fresh_process_with_the_same_bits(b
     np.testing.assert_array_equal(np.load(tmp_path / "output.npy"), np.array(model(batch)))
 
 
+@pytest.mark.slow
 @having("application")
 def test_a_language_model_does_not_see_what_follows(encoder, batch):
     model = make(encoder, application="lm")
@@ -239,6 +251,7 @@ def test_a_language_model_does_not_see_what_follows(encoder, batch):
     assert np.abs(hidden(make(encoder), batch)[0, 0] - before[0, 0]).max() > 1e-3
 
 
+@pytest.mark.slow
 @having("application")
 def test_unilm_sees_the_source_whole_and_the_target_up_to_the_token(encoder, batch):
     model = make(encoder, application="unilm")
@@ -263,6 +276,7 @@ def test_unilm_without_segments_is_refused(encoder):
         encoder(**ENCODERS[encoder], application="mlm")
 
 
+@pytest.mark.slow
 @having("num_segments")
 def test_without_segments_there_is_no_such_input(encoder, batch):
     model, other = make(encoder), make(encoder, num_segments=0)
@@ -274,6 +288,7 @@ def test_without_segments_there_is_no_such_input(encoder, batch):
     np.testing.assert_allclose(hidden(other, batch), hidden(model, batch), atol=1e-6)
 
 
+@pytest.mark.slow
 @having("custom_position_ids")
 def test_tokens_with_their_positions_may_stand_in_any_order(encoder, batch, rng):
     model, given = make(encoder), make(encoder, custom_position_ids=True)
@@ -284,6 +299,7 @@ def test_tokens_with_their_positions_may_stand_in_any_order(encoder, batch, rng)
     np.testing.assert_allclose(hidden(given, shuffled), expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @having("custom_position_ids")
 def test_positions_may_be_fractions(encoder, batch):
     """Tables interpolate; of rotary positions only the distances matter."""
@@ -316,6 +332,7 @@ def test_fractions_are_not_rounded_in_half_precision(batch):
     assert np.abs(near - rounded).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder",
     [
@@ -332,6 +349,7 @@ def test_only_distances_matter_to_relative_positions(encoder, batch):
     np.testing.assert_allclose(hidden(model, later)[:, 3:], hidden(model, batch), atol=5e-5)
 
 
+@pytest.mark.slow
 @having("with_mlm")
 def test_the_language_model_gives_probabilities_of_the_scores_and_trains_the_table(encoder, batch):
     model, linear = make(encoder, with_mlm=True), make(encoder, with_mlm="linear")

@@ -78,6 +78,7 @@ def reference(model, batch, residual):
     return normalised(model, "Output-Norm", x) if residual == "pre" else x
 
 
+@pytest.mark.slow
 @every_encoder
 @pytest.mark.parametrize("residual", ["post", "pre", "deepnorm"])
 def test_output_is_that_of_the_formula(encoder, residual, batch):
@@ -139,6 +140,7 @@ def test_post_and_pre_begin_as_before():
         assert abs(to_numpy(kernel).std() / 0.0176 - 1) < 0.03
 
 
+@pytest.mark.slow
 @every_encoder
 @pytest.mark.parametrize("residual", ["pre", "deepnorm"])
 def test_a_post_norm_checkpoint_is_refused_though_its_names_and_shapes_fit(
@@ -163,6 +165,7 @@ def test_an_unknown_residual_is_refused(encoder):
         encoder(**SIZES, residual="sandwich")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", ["pre", "deepnorm"])
 @pytest.mark.parametrize("form", ["google", "huggingface", "bert4keras"])
 def test_no_other_program_has_the_residual(form, residual, tmp_path):

@@ -46,6 +46,7 @@ def gradient_reference(hidden, mask, mode):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", POOLINGS)
@@ -59,6 +60,7 @@ def test_equals_the_naive_value_and_gradient(mode, dtype, compiled):
     assert not value[-1].any() and not gradient[-1].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [np.nan, np.inf, -np.inf, 1e38])
 @pytest.mark.parametrize("mode", POOLINGS)
 def test_what_stands_at_padding_changes_nothing(mode, padding):

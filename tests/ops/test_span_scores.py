@@ -121,6 +121,7 @@ def test_excluding_everything_gives_zero():
     assert not gradient.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("hard_case", [best_start_after_best_end, best_pair_is_of_another_type])
 def test_scores_that_spread_over_hundreds_are_exact(hard_case, compiled):
@@ -136,6 +137,7 @@ def test_one_hard_sample_leaves_the_others_exact():
     check(factored)
 
 
+@pytest.mark.slow
 def test_no_spread_is_lost_between_the_two_ways():
     heights = np.tile([16, 30, 34, 55, 62, 68, 72, 76, 80, 82, 88, 110], 3)
     factored = np.concatenate([best_start_after_best_end(height) for height in heights])

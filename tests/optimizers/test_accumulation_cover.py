@@ -24,6 +24,7 @@ def pairwise(cases):
 COVER = pairwise(list(cases()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", COVER, ids=lambda case: "-".join(map(str, case.values())))
 def test_micro_batches_equal_the_big_batch_to_the_bit(case, request):
     if case["replicas"] == 1:

@@ -215,6 +215,7 @@ def assert_same_state(model, expected):
         np.testing.assert_array_equal(*values(variable, other), err_msg=variable.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AdamW", "Tiger"])
 def test_eager_steps_and_compiled_ones_agree(name):
     if keras.backend.backend() == "jax":
@@ -230,6 +231,7 @@ def test_eager_steps_and_compiled_ones_agree(name):
         np.testing.assert_allclose(xla[variable], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GradientAccumulation", "Tiger"])
 def test_training_goes_on_in_the_middle_of_a_window(name, tmp_path):
     """3 micro-batches, saving, loading, 3 more, are 6 micro-batches, to the bit."""
@@ -249,6 +251,7 @@ def test_what_two_replicas_began_one_device_ends(name, two_replicas, tmp_path):
         np.testing.assert_allclose(*values(variable, other), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GradientAccumulation", "Tiger"])
 def test_a_window_goes_on_in_the_next_epoch(name):
     x, y = data(0, 3)
@@ -260,6 +263,7 @@ def test_a_window_goes_on_in_the_next_epoch(name):
     assert_same_state(model, expected)
 
 
+@pytest.mark.slow
 def test_the_monitor_flushes_at_the_end_of_an_epoch():
     """In 2 epochs of 3 micro-batches: updates from batches of 2, 1, 2 and 1."""
     model = small_model(GradientAccumulation(AdamW(0.1), 2))

@@ -34,6 +34,7 @@ def trained_weights():
     return weights
 
 
+@pytest.mark.slow
 def test_every_weight_of_the_package_is_of_a_known_kind(trained_weights):
     found = {(leaf(variable), kind(variable)) for variable in trained_weights}
     assert found == set(KINDS.items())

@@ -36,6 +36,7 @@ def counters(optimizer):
     return int(optimizer.skipped_steps), int(optimizer.consecutive_skips)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_bad_step_changes_nothing(jit_compile):
     variables, optimizer = new_variables(), NonFiniteGuard(adam())

@@ -57,6 +57,7 @@ def trained(optimizer, variables, steps=4):
     return [convert_to_numpy(variable) for variable in variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LINEAR)
 def test_a_multiplier_is_that_of_the_learning_rate(name):
     optimizer = ParameterwiseLR(LINEAR[name](0.05), [["kernel", 0.5], ["bias", 3.0]])

@@ -134,6 +134,7 @@ def test_the_stack_obeys_a_rate_that_falls_on_a_plateau():
 
 
 # JAX always compiles.
+@pytest.mark.slow
 @pytest.mark.parametrize("xla", [True] if keras.backend.backend() == "jax" else [False, True])
 def test_the_stack_is_loaded_and_goes_on_in_the_middle_of_a_window(tmp_path, xla):
     x, y = batches()
@@ -153,6 +154,7 @@ def test_the_stack_is_loaded_and_goes_on_in_the_middle_of_a_window(tmp_path, xla
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 6
 
 
+@pytest.mark.slow
 def test_a_model_that_was_saved_before_training_loads_and_trains(tmp_path):
     x, y = batches()
     model = small_model(stack(keras.optimizers.SGD(0.25)))
@@ -164,6 +166,7 @@ def test_a_model_that_was_saved_before_training_loads_and_trains(tmp_path):
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [*ORDER.values(), stack], ids=[*ORDER, "stack"])
 @pytest.mark.parametrize("base", [keras.optimizers.Adam, keras.optimizers.SGD])
 def test_slots_of_another_optimizer_or_of_a_model_of_other_shape_are_refused(wrap, base):
@@ -187,6 +190,7 @@ def load(optimizer, saved):
         saved, optimizer = (getattr(x, "inner_optimizer", None) for x in (saved, optimizer))
 
 
+@pytest.mark.slow
 def test_averages_are_swapped_in_by_the_callback_of_keras():
     x, y = batches()
 
@@ -238,6 +242,7 @@ def test_to_build_twice_changes_nothing(name):
     assert [id(variable) for variable in optimizer.variables] == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping variable loading", "ignore:__array__ impl")
 @pytest.mark.parametrize("name", ORDER)
 def test_weights_are_loaded_where_the_state_of_the_optimizer_cannot_be(name, tmp_path):

@@ -32,6 +32,7 @@ def schedule():
     return ExponentialDecay(0.02, 1, 0.97), lambda step: 0.02 * 0.97**step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("xla", [False, True])
 def test_the_published_update(steps, xla):
@@ -50,6 +51,7 @@ def test_the_published_update(steps, xla):
     assert int(optimizer.iterations) == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "kwargs", "xla"),
     [
@@ -83,6 +85,7 @@ def test_the_update_of_windows_with_bad_micro_batches(steps, kwargs, xla):
     assert int(optimizer.iterations) == len(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [None, 2])
 @pytest.mark.parametrize("count_micro_steps", [False, True])
 def test_micro_batches_equal_the_big_batch(overwrite, count_micro_steps):
@@ -139,6 +142,7 @@ def test_sparse_gradients_equal_dense_ones(lazy_rows, steps):
         assert all_equal(list(one.values()), list(other.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_lazy_rows_move_only_rows_that_received_a_gradient(sparse, steps):
@@ -227,6 +231,7 @@ def test_a_matrix_of_zeros_moves():
     assert not step_size(Tiger(0.5, min_rms=0.0), zeros, "kernel").any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("beta", [0.0, 0.965])
 def test_no_sequence_of_bad_gradients_ruins_it(steps, beta):
@@ -242,6 +247,7 @@ def test_no_sequence_of_bad_gradients_ruins_it(steps, beta):
     assert all(np.all(found[-1][name] != found[-5][name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_bad_batches_leave_healthy_weights_as_they_are():
     weights = start()
     good, bad = random_gradients(weights, 6), random_gradients(weights, 200, seed=2)
@@ -267,6 +273,7 @@ def test_a_rate_that_is_not_finite_moves_nothing(kwargs):
     assert np.all(found[1] != 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clipping", ["clipnorm", "global_clipnorm", "clipvalue"])
 def test_clipping_is_that_of_micro_gradients(clipping):
     weights = {"kernel": np.ones((2, 2), "float32")}

@@ -55,6 +55,7 @@ def test_vectors_are_not_rounded_after_pooling(policy):
     np.testing.assert_allclose(vector, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "first_last", "cls", "max", "last"])
 def test_each_pooling_ignores_padding(pooling):
     encoder = make_encoder(pooling=pooling, num_layers=2)
@@ -79,6 +80,7 @@ def test_first_last_is_the_mean_of_two_blocks():
     np.testing.assert_allclose(encoders["first_last"].encode("red car"), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [RoFormerEncoder, AlbertEncoder, "gau", "keras_hub"])
 def test_other_encoders(kind):
     tokenizer = make_tokenizer()
@@ -117,6 +119,7 @@ def test_first_components_have_length_1_again():
             encoder.encode(TEXTS, truncate_dim=size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [True, False])
 def test_vectors_with_and_without_length_1(made):
     encoder = make_encoder(normalize=made)
@@ -228,6 +231,7 @@ def test_a_head_needs_its_loss():
         make_encoder().compile(head=LearnableTemperature())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", keras.losses.MeanSquaredError()])
 def test_rows_that_fill_up_do_not_count(loss):
     losses, pairs = {}, [*SCORED[:4], next(pair for pair in SCORED if pair[2])]
@@ -245,6 +249,7 @@ def test_rows_that_fill_up_do_not_count(loss):
     assert losses[8] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_one_optimizer_and_its_loss_scale_go_through_several_fits():
     encoder = make_encoder(dtype="mixed_float16")
     encoder.compile(optimizer=keras.optimizers.SGD(0.01))
@@ -257,6 +262,7 @@ def test_one_optimizer_and_its_loss_scale_go_through_several_fits():
     assert steps + int(optimizer.skipped_steps) == 6
 
 
+@pytest.mark.slow
 def test_bare_texts_are_their_own_positives():
     encoder = make_encoder(dropout=0.2)
     encoder.compile(learning_rate=0.003)
@@ -275,6 +281,7 @@ def test_training_in_half_precision(policy, jit):
     assert encoder.evaluate(SCORED).spearman > 0.3
 
 
+@pytest.mark.slow
 def test_a_cached_batch_trains_as_the_batch_at_once():
     weights = {}
     for chunk_size in (None, 5):
@@ -289,6 +296,7 @@ def test_a_cached_batch_trains_as_the_batch_at_once():
     assert max(moved) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept():
     encoder = make_encoder()
 
@@ -306,6 +314,7 @@ def test_the_best_epoch_is_kept():
     assert encoder.evaluate(SCORED).spearman == pytest.approx(max(ranks), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_measure_that_is_not_a_number_loses_nothing():
     encoder = make_encoder()
     encoder.compile(learning_rate=0.01)
@@ -316,6 +325,7 @@ def test_a_measure_that_is_not_a_number_loses_nothing():
     assert np.abs(encoder.encode(TEXTS) - before).max() > 1e-3  # the last weights are kept
 
 
+@pytest.mark.slow
 def test_the_callback_adds_to_the_logs():
     encoder = make_encoder()
     encoder.compile()
@@ -324,6 +334,7 @@ def test_the_callback_adds_to_the_logs():
     assert len(history.history["pairs_mrr"]) == 2 and "pairs_spearman" not in history.history
 
 
+@pytest.mark.slow
 def test_the_report_tells_what_is_cut_and_shared(capsys):
     encoder = make_encoder(max_length=8)
     encoder.compile()
@@ -334,6 +345,7 @@ def test_the_report_tells_what_is_cut_and_shared(capsys):
     assert "1 of 2 texts are cut at max_length=8 tokens" in printed
 
 
+@pytest.mark.slow
 def test_equal_scores_train_nothing(capsys):
     encoder = make_encoder()
     encoder.compile(optimizer=keras.optimizers.SGD(0.1))
@@ -345,6 +357,7 @@ def test_equal_scores_train_nothing(capsys):
     assert "nothing to rank" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_one_example_is_a_batch():
     encoder = make_encoder()
     encoder.compile()
@@ -377,6 +390,7 @@ def test_fit_asks_for_compile():
         make_encoder().fit(PAIRS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [{}, {"loss": InfoNCE(1.0, "dot"), "head": LearnableTemperature()}]
 )
@@ -398,6 +412,7 @@ def test_groups_join_examples_that_share_texts():
     np.testing.assert_array_equal(text_groups(columns[:2]), groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_fit_takes_equal_texts_for_what_they_are(chunk_size, capsys):
     """Against the sum over the texts that are wrong for each anchor."""
@@ -423,6 +438,7 @@ def test_fit_takes_equal_texts_for_what_they_are(chunk_size, capsys):
     assert report in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_report_counts_examples(capsys):
     encoder = make_encoder()
     encoder.compile(optimizer=keras.optimizers.SGD(0.0))
@@ -443,6 +459,7 @@ def test_the_report_counts_examples(capsys):
         assert capsys.readouterr().out.splitlines()[0].endswith(end)
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_gets_the_groups():
     shapes = set()
 
@@ -466,6 +483,7 @@ def test_whitening_makes_vectors_white():
     np.testing.assert_allclose(np.cov(vectors.T, bias=True), np.eye(6), atol=2e-2)
 
 
+@pytest.mark.slow
 def test_whitening_stands_before_the_normalisation(tmp_path):
     encoder = make_encoder()
     encoder.whiten(TEXTS, units=4)
@@ -478,6 +496,7 @@ def test_whitening_stands_before_the_normalisation(tmp_path):
     assert loaded.encode(TEXTS).shape == (16, 4)
 
 
+@pytest.mark.slow
 def test_a_bundle_gives_the_same_vectors(tmp_path):
     encoder = make_encoder(pooling="max", normalize=False, score="dot", max_length=20)
     encoder.save(tmp_path / "bundle")

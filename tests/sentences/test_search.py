@@ -10,6 +10,7 @@ from keras_ext.sentences.search import exact_best
 from tests.tasks.sentences import PAIRS, SCORED, TEXTS, TRIPLETS, make_encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["cosine", "dot"])
 def test_similarity_is_all_scores(score):
     encoder = make_encoder(score=score, normalize=False)
@@ -23,6 +24,7 @@ def test_similarity_is_all_scores(score):
     np.testing.assert_allclose(encoder.similarity(first, second), found, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_search_finds_what_scores_best():
     encoder = make_encoder()
     hits = encoder.search(TEXTS[:2], TEXTS, k=3)
@@ -45,6 +47,7 @@ VECTORS = {  # the forms in which vectors come, from an array (m, d)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", VECTORS)
 def test_vectors_in_any_form(form):
     encoder = make_encoder(normalize=False)
@@ -60,6 +63,7 @@ def test_vectors_in_any_form(form):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["array", "float64", "lists of floats", "tensor", "generator"])
 def test_one_vector_is_one_query(form):
     encoder = make_encoder()
@@ -76,18 +80,21 @@ def test_one_vector_is_one_query(form):
     assert one.shape == () and one == pytest.approx(scores[3, 2], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_vector_of_half_precision_is_a_vector():
     encoder = make_encoder()
     half = keras.ops.cast(encoder.encode("red car"), "bfloat16")
     assert encoder.search(half, TEXTS, k=1)[0].text == "red car"
 
 
+@pytest.mark.slow
 def test_a_corpus_of_vectors_has_no_texts():
     encoder = make_encoder()
     hits = encoder.search("red car", encoder.encode(TEXTS), k=2)
     assert hits[0].text is None and TEXTS[hits[0].index] == "red car"
 
 
+@pytest.mark.slow
 def test_a_corpus_smaller_than_k_gives_all():
     assert len(make_encoder().search("red", ["blue car", "tree"], k=10)) == 2
 
@@ -102,6 +109,7 @@ def test_faiss_finds_the_same():
         )
 
 
+@pytest.mark.slow
 def test_without_faiss_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(ImportError, match="faiss-cpu"):
@@ -121,6 +129,7 @@ def test_ties_are_in_the_order_of_the_corpus(monkeypatch):
         np.testing.assert_array_equal(part, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("queries", "corpus", "arguments"),
     [
@@ -150,6 +159,7 @@ def test_no_queries_no_hits():
     assert make_encoder().search([], TEXTS) == []
 
 
+@pytest.mark.slow
 def test_evaluation_of_scored_pairs():
     encoder = make_encoder()
     scores = encoder.evaluate(SCORED, k=5)
@@ -175,6 +185,7 @@ def test_evaluation_of_scored_pairs():
     assert "Spearman" in str(scores) and "queries" in str(scores)
 
 
+@pytest.mark.slow
 def test_graded_labels_have_no_accuracy():
     graded = [(a, b, 2 * score + (a < "c")) for a, b, score in SCORED]
     scores = make_encoder().evaluate(graded)
@@ -193,6 +204,7 @@ def test_evaluation_of_triplets_searches_the_negatives():
     assert math.isnan(scores.spearman) and scores.corpus == 4 + 1 + 1
 
 
+@pytest.mark.slow
 def test_the_corpus_of_an_evaluation_is_any_iterable_of_texts():
     encoder, more = make_encoder(), ["red sky", "old sea"]
     found = encoder.evaluate(PAIRS, corpus=(text for text in more))
@@ -202,6 +214,7 @@ def test_the_corpus_of_an_evaluation_is_any_iterable_of_texts():
         encoder.evaluate(PAIRS, corpus="red sky")
 
 
+@pytest.mark.slow
 def test_an_array_of_texts_is_searched_as_texts():
     hits = make_encoder().search("red car", np.array(TEXTS), k=1)
     assert hits[0].text == "red car"

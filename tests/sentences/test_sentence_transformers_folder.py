@@ -92,6 +92,7 @@ POOLED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "pool"), POOLED)
 def test_poolings(make_folder, config, pool):
     folder, encoder, _ = make_folder(pooling=config)
@@ -103,6 +104,7 @@ def test_poolings(make_folder, config, pool):
     np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "function"), [("Tanh", np.tanh), ("Identity", lambda x: x), (None, lambda x: x)]
 )
@@ -115,6 +117,7 @@ def test_a_projection_stands_before_the_normalisation(make_folder, activation, f
     np.testing.assert_allclose(loaded.encode("red car"), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "expected"), [(9, 9), (10**30, 16), (None, 16)])
 def test_the_longest_text_of_new_folders(make_folder, tokens, expected):
     folder, *_ = make_folder()
@@ -124,6 +127,7 @@ def test_the_longest_text_of_new_folders(make_folder, tokens, expected):
     assert SentenceEncoder.from_huggingface(folder).settings["max_length"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_each_kind_of_encoder(make_folder, kind):
     folder, encoder, _ = make_folder(kind=kind)
@@ -134,6 +138,7 @@ def test_each_kind_of_encoder(make_folder, kind):
         np.testing.assert_allclose(loaded.encode(text), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("positions", "tokens", "expected"),
     [(None, None, 1536), (9, None, 9), (9, 10**30, 9), (9, 7, 7), (None, 10**30, 1536)],
@@ -153,6 +158,7 @@ def test_the_longest_text_of_rotary_positions(make_folder, positions, tokens, ex
     assert longer.settings["max_length"] == 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words", "settings", "known"),
     [
@@ -195,6 +201,7 @@ def test_the_similarity_is_taken_over(make_folder):
     assert SentenceEncoder.from_huggingface(folder).settings["score"] == "dot"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -282,6 +289,7 @@ def read_folder(make_folder, monkeypatch):
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "key"), KEYS)
 def test_each_key_with_each_wrong_value(read_folder, file, key):
     good, (_, also) = good_fields(file), FIELDS[file][key]
@@ -302,6 +310,7 @@ def test_each_key_with_each_wrong_value(read_folder, file, key):
         read_folder(file, good)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FIELDS)
 @pytest.mark.parametrize("content", [[], [1, 2], None, 3, "spam", [{}, {}]])
 def test_each_file_with_something_else(read_folder, file, content):

@@ -85,6 +85,7 @@ def test_the_folder_holds_what_it_says(bundle):
     assert set(config["versions"]) == {"keras_ext", "keras", "backend", "python"}
 
 
+@pytest.mark.slow
 def test_a_loaded_recognizer_trains_on(bundle, records):
     recognizer = EntityRecognizer.load(bundle)
     recognizer.compile(learning_rate=0.003)
@@ -182,6 +183,7 @@ def test_paths_that_are_no_bundle(trained, tmp_path):
         trained.save(tmp_path / "thesis.txt")
 
 
+@pytest.mark.slow
 def test_a_trained_recognizer_is_saved_without_its_optimizer(trained, bundle, records):
     assert len(trained.model.optimizer.variables) > 2 * len(trained.model.trainable_variables)
     check_that_it_holds_the_network_only(bundle, trained.model)
@@ -192,6 +194,7 @@ def test_a_trained_recognizer_is_saved_without_its_optimizer(trained, bundle, re
     assert trained.model.optimizer.variables
 
 
+@pytest.mark.slow
 def test_a_trained_encoder_is_saved_without_its_optimizer(tmp_path):
     encoder = make_encoder()
     encoder.compile(optimizer=keras.optimizers.AdamW(0.01), run_eagerly=True)

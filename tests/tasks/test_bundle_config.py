@@ -150,6 +150,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "key", "value", "message"), CHANGES)
 def test_what_does_not_fit_the_model_is_found_at_load(
     bundles, load, monkeypatch, task, key, value, message

@@ -23,6 +23,7 @@ def test_the_order_is_that_of_keras(make):
     assert names[:2] == list(inspect.signature(keras.Model.compile).parameters)[1:3]
 
 
+@pytest.mark.slow
 @TASKS
 @pytest.mark.parametrize(
     ("optimizer", "loss"),
@@ -43,6 +44,7 @@ def test_the_other_order_is_told_of(make, optimizer, loss):
         task.compile(optimizer, loss)
 
 
+@pytest.mark.slow
 @TASKS
 @pytest.mark.parametrize("optimizer", ["adam", keras.optimizers.SGD(0.1), None])
 def test_an_optimizer_and_a_loss_by_place(make, optimizer):
@@ -58,6 +60,7 @@ def test_what_is_neither_is_keras_own_error(make):
         make().compile(loss="no_such_thing")
 
 
+@pytest.mark.slow
 def test_a_compile_that_is_refused_changes_nothing():
     recognizer, records = make_recognizer(), make_records()[:4]
     recognizer.compile("sgd")

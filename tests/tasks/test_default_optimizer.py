@@ -80,6 +80,7 @@ def test_the_temperature_of_a_head_does_not_decay():
     assert shrunk == {"kernel", "embeddings"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", keras.optimizers.SGD(0.01)])
 @pytest.mark.parametrize(
     "setting", [{"learning_rate": 5.0}, {"weight_decay": 0.0}, {"ema_momentum": 0.9}]

@@ -75,6 +75,7 @@ def test_keras_hub_backbones(name, tokenizer, records, tmp_path):
     trains(keras_hub_backbone(name, tokenizer.vocabulary_size), tokenizer, records, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AlbertBackbone", "BertBackbone"])
 def test_padding_of_a_keras_hub_backbone_changes_nothing(name, tokenizer):
     backbone = keras_hub_backbone(name, tokenizer.vocabulary_size)

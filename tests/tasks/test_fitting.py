@@ -36,6 +36,7 @@ def case(compiled):
     return task, data, arguments
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="traces are TensorFlow's")
 @TASKS
 def test_the_first_step_is_traced_once_and_a_second_fit_not_at_all(make, monkeypatch):
@@ -54,6 +55,7 @@ def test_the_first_step_is_traced_once_and_a_second_fit_not_at_all(make, monkeyp
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_a_default_optimizer_begins_anew_in_each_fit(case):
     """So a second fit from the same weights ends with the same weights, whatever came before."""
     task, data, arguments = case
@@ -68,6 +70,7 @@ def test_a_default_optimizer_begins_anew_in_each_fit(case):
         np.testing.assert_allclose(first, last, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @TASKS
 def test_frozen_weights_stay_in_the_next_fit(make):
     task, data, arguments = make()
@@ -82,6 +85,7 @@ def test_frozen_weights_stay_in_the_next_fit(make):
     assert not all(map(np.array_equal, rest, task.model.get_weights()))
 
 
+@pytest.mark.slow
 @TASKS
 def test_the_scale_of_the_loss_scaling_of_keras_is_in_the_history(make):
     task, data, arguments = make()
@@ -90,6 +94,7 @@ def test_the_scale_of_the_loss_scaling_of_keras_is_in_the_history(make):
     assert task.fit(data, epochs=2, **arguments).history["loss_scale"] == [8.0, 8.0]
 
 
+@pytest.mark.slow
 @TASKS
 def test_averaged_weights_are_kept_where_training_is_stopped(make):
     task, data, arguments = make()
@@ -106,6 +111,7 @@ def test_averaged_weights_are_kept_where_training_is_stopped(make):
     assert all(map(np.array_equal, seen[-1], task.model.get_weights()))
 
 
+@pytest.mark.slow
 @TASKS
 def test_no_epochs_change_nothing_and_one_callback_needs_no_list(make):
     task, data, arguments = make()
@@ -119,6 +125,7 @@ def test_no_epochs_change_nothing_and_one_callback_needs_no_list(make):
     ] == pytest.approx([0.005])
 
 
+@pytest.mark.slow
 @TASKS
 def test_each_text_is_tokenised_once_and_validation_is_planned_once(make, monkeypatch):
     task, data, arguments = make()
@@ -167,6 +174,7 @@ def shapes(seen):
     return {dict((name, shape) for name, shape, _ in batch)["token_ids"] for batch in seen}
 
 
+@pytest.mark.slow
 def test_warm_up_runs_every_shape_of_predict():
     recognizer = make_recognizer()
     seen = watch(recognizer.model)
@@ -186,6 +194,7 @@ def test_warm_up_runs_every_shape_of_predict():
             task.warm_up(batch_size=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="traces are TensorFlow's")
 @TASKS
 def test_nothing_is_traced_after_warm_up(make):
@@ -223,6 +232,7 @@ class Watch(keras.callbacks.Callback):
         self.model.stop_training = epoch + 1 == self.last
 
 
+@pytest.mark.slow
 def test_a_fit_from_an_initial_epoch_goes_on_as_if_it_had_not_ended(case):
     task, data, arguments = case
     start = task.model.get_weights()

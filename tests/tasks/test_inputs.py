@@ -84,6 +84,7 @@ def equal(first, second):
     return np.array_equal(first, second) if isinstance(first, np.ndarray) else first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", SEVERAL)
 def test_several_texts_in_any_form(read, form):
     assert equal(read(SEVERAL[form]()), read(TEXTS))
@@ -161,6 +162,7 @@ def test_what_are_no_labels(bad):
         make_recognizer(labels=bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["entities", "sentences"])
 def test_generators_of_records_and_examples_are_read_once(kind):
     task, data = (
@@ -193,6 +195,7 @@ def test_callbacks_in_any_form():
             as_callbacks(bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [make_recognizer, make_encoder])
 @pytest.mark.parametrize(
     ("arguments", "message"),

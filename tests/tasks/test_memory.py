@@ -29,6 +29,7 @@ def alive():
     return {name: names[name] for name in KEPT}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validated", [False, True])
 def test_another_fit_of_a_recognizer_leaves_nothing_behind(untrained, records, validated):
     def fit():
@@ -45,6 +46,7 @@ def test_another_fit_of_a_recognizer_leaves_nothing_behind(untrained, records, v
     assert alive() == before
 
 
+@pytest.mark.slow
 def test_another_fit_of_a_sentence_encoder_leaves_nothing_behind():
     encoder = make_encoder()
     encoder.compile(learning_rate=0.01)

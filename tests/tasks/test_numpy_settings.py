@@ -14,6 +14,7 @@ RATES = {"learning_rate": np.float32(0.01), "weight_decay": np.float64(0.1)}
 FIT = {"epochs": np.int64(1), "batch_size": np.int32(4), "seed": np.int64(3), "verbose": 0}
 
 
+@pytest.mark.slow
 def test_a_recognizer_with_settings_of_numpy_is_saved_and_loaded(new_recognizer, records, tmp_path):
     sizes = {"max_length": np.int64(16), "stride": np.uint8(4), "head_size": np.int32(8)}
     recognizer = new_recognizer(labels=np.array(["person", "place"]), **sizes)

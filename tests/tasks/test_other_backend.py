@@ -8,6 +8,7 @@ from tests.tasks.recognizers import make_recognizer
 from tests.tasks.sentences import PAIRS, TEXTS, make_encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_a_recogniser_learns_finds_and_is_loaded(records, tmp_path, dtype):
     recognizer = make_recognizer(dtype=dtype)
@@ -25,6 +26,7 @@ def test_a_recogniser_learns_finds_and_is_loaded(records, tmp_path, dtype):
     assert again.predict(text) == recognizer.predict(text) != []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_a_sentence_encoder_learns_encodes_and_is_loaded(tmp_path, dtype):
     encoder = make_encoder(dtype=dtype)

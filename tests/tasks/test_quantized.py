@@ -40,6 +40,7 @@ def test_a_quantised_bundle_computes_the_same(case, tmp_path):
     np.testing.assert_array_equal(compute(load(tmp_path / "floats")), before)
 
 
+@pytest.mark.slow
 def test_low_rank_products_are_in_the_kernels_of_the_bundle(case, tmp_path):
     task, load, compute = case
     before = compute(task)

@@ -30,6 +30,7 @@ def files_entered(call):
     return {name for name in entered if not name.startswith("ops/")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["efficient", "full"])
 def test_predict_passes_six_files(head):
     recognizer = make_recognizer(head)

@@ -1,0 +1,74 @@
+"""Diffusion: schedules, predictions, and samplers for any denoiser `(x, t, **conditions)`."""
+
+from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
+from keras_ext.diffusion.classifier_guidance import ClassifierGuidance
+from keras_ext.diffusion.compiled import compiled
+from keras_ext.diffusion.continuous_schedules import (
+    EDMSchedule,
+    StraightSchedule,
+    SubVPSchedule,
+    VESchedule,
+    VPContinuousSchedule,
+)
+from keras_ext.diffusion.ddcm import ddcm_decode, ddcm_encode, ddcm_sample
+from keras_ext.diffusion.ddim import ddim, ddpm
+from keras_ext.diffusion.denoising_diffusion import DenoisingDiffusion
+from keras_ext.diffusion.dequantize import bits_per_dimension, dequantize
+from keras_ext.diffusion.encode import ddim_encode, interpolate
+from keras_ext.diffusion.estimate_variance import estimate_reverse_variance
+from keras_ext.diffusion.log_likelihood import log_likelihood
+from keras_ext.diffusion.nll_bound import nll_bound
+from keras_ext.diffusion.ode import ode_sample
+from keras_ext.diffusion.optimal_times import hops_bound, optimal_times
+from keras_ext.diffusion.predictions import as_eps, convert_prediction
+from keras_ext.diffusion.reverse_covariance import ReverseCovariance
+from keras_ext.diffusion.reverse_variance import ReverseVariance
+from keras_ext.diffusion.sample_result import SampleResult
+from keras_ext.diffusion.sde import Langevin, edm_stochastic, sde_sample
+from keras_ext.diffusion.similarity_guidance import SimilarityGuidance
+from keras_ext.diffusion.tabulated_schedules import (
+    CosineSchedule,
+    CustomSchedule,
+    LinearHoSchedule,
+    SuLinearSchedule,
+)
+
+__all__ = [
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
+    "CosineSchedule",
+    "CustomSchedule",
+    "DenoisingDiffusion",
+    "EDMSchedule",
+    "Langevin",
+    "LinearHoSchedule",
+    "ReverseCovariance",
+    "ReverseVariance",
+    "SampleResult",
+    "SimilarityGuidance",
+    "StraightSchedule",
+    "SuLinearSchedule",
+    "SubVPSchedule",
+    "VESchedule",
+    "VPContinuousSchedule",
+    "as_eps",
+    "bits_per_dimension",
+    "compiled",
+    "convert_prediction",
+    "ddcm_decode",
+    "ddcm_encode",
+    "ddcm_sample",
+    "ddim",
+    "ddim_encode",
+    "ddpm",
+    "dequantize",
+    "edm_stochastic",
+    "estimate_reverse_variance",
+    "hops_bound",
+    "interpolate",
+    "log_likelihood",
+    "nll_bound",
+    "ode_sample",
+    "optimal_times",
+    "sde_sample",
+]

@@ -1,0 +1,242 @@
+"""The half of `DenoisingDiffusion` that draws samples and says how likely data are."""
+
+import inspect
+
+import numpy as np
+from keras import ops
+
+from keras_ext.diffusion.checks import checked_noise, known
+from keras_ext.diffusion.data_checks import check_data, check_form, check_labels
+from keras_ext.diffusion.ddim import ddim, ddpm
+from keras_ext.diffusion.kept_samplers import averaged, with_values
+from keras_ext.diffusion.nll_bound import bound_of_each
+from keras_ext.diffusion.noise import seed_pair, standard_normal
+from keras_ext.diffusion.ode import ode_sample
+from keras_ext.diffusion.ode_steps import SOLVERS
+from keras_ext.diffusion.sde import edm_stochastic, sde_sample
+from keras_ext.ops.settings import number, whole
+
+FIRST_NOISE = 2**31 - 1
+"""The draw of the noise that sampling begins with: steps count theirs from 0."""
+
+LARGEST_SIGMA = 80.0
+SAMPLERS = {
+    "ddim": (ddim, {}),
+    "ddpm": (ddpm, {}),
+    "sde": (sde_sample, {}),
+    "edm_stochastic": (edm_stochastic, {}),
+    **{solver: (ode_sample, {"solver": solver}) for solver in SOLVERS},
+}
+"""Name -> function, and the arguments that the name stands for."""
+
+
+class ModelSampling:
+    """The methods `sample`, `nll_bound` and `denoiser`.
+
+    The model has `network`, `schedule`, `prediction`, `num_classes`, `sample_shape`, and
+    `kept_samplers`.
+    """
+
+    def denoiser(self):
+        """What all samplers and `log_likelihood` take: a function `(x, t, label=None)`.
+
+        With the weights as they are; `keras.StatelessScope` gives them other values.
+        """
+        return lambda x, t, label=None: self._predict(x, t, label)
+
+    def sample(
+        self,
+        n_or_noise,
+        sampler="ddim",
+        steps=50,
+        label=None,
+        guidance=None,
+        seed=None,
+        return_trajectory=False,
+        clip_x0="data",
+        use_ema=True,
+        jit_compile=None,
+        **settings,
+    ):
+        """Draws samples.
+
+        A sampler is compiled at its first call with these settings, a shape and a number of steps;
+        labels, the scale of guidance, seed and noise may then differ. After
+        `compile(run_eagerly=True)` nothing is compiled.
+
+        Args:
+            n_or_noise: int, number of samples; or (n, ...) floats, the noise to begin with.
+            sampler: str, "ddim", "ddpm", "sde" (`sde_sample`), "edm_stochastic", or a solver of
+                `ode_sample`: "euler", "heun", "midpoint", "rk4", "rk45", "dpmpp_2m", "ab2", "ab3",
+                "ab4".
+            steps: int.
+            label: int or (n,) ints, the classes, or None for none.
+            guidance: float, scale of classifier-free guidance, free + scale (told - free), which
+                takes 2 n rows in a call of the network: 0 ignores the label, 1 is the same as None
+                (and costs as little), more shows more of the class and less variety.
+            seed: int, or None for a random one.
+            return_trajectory: bool, whether to keep the states of all steps.
+            clip_x0: pair of floats between which the predicted data are held; "data": those of the
+                training data; None: they are not held.
+            use_ema: bool, whether to take the averages of the weights, where there are any.
+            jit_compile: bool, whether to compile with XLA. None: as `compile` was told.
+            **settings: further arguments of the sampler, such as `eta` and `spacing`. The solvers'
+                `start` defaults to the time, at most 1, at which sigma is 80, as there is nothing
+                but noise before, and their steps would be spent on it.
+
+        Returns:
+            `SampleResult`: `x` (n, ...) float32, `trajectory` (steps + 1, n, ...) or None, `calls`.
+
+        Raises:
+            ValueError: for no samples, noise of another shape, an unknown sampler, no steps, a label
+                beyond the classes, guidance without a label, and a network that gives NaN; the
+                error names the step.
+        """
+        function, chosen = SAMPLERS[known("sampler", sampler, SAMPLERS)]
+        if isinstance(clip_x0, str):
+            known("clip_x0", clip_x0, ["data"])
+            low, high = ops.convert_to_numpy(self.data_range).tolist()
+            clip_x0 = (low, high) if low <= high else None  # None: it was not trained
+        settings |= {**chosen, "return_trajectory": return_trajectory, "clip_x0": clip_x0}
+        if function is ode_sample:
+            settings = {"start": first_time(self.schedule), **settings}
+        noise = self._first_noise(n_or_noise, seed, settings.get("start", 1.0))
+        conditions = self._conditions(label, noise.shape[0], guidance)
+        options = use_ema, jit_compile
+        return self._run(function, noise, steps, seed, conditions, options, **settings)
+
+    def nll_bound(
+        self,
+        data,
+        label=None,
+        steps=100,
+        width=None,
+        seed=None,
+        batch_size=256,
+        use_ema=True,
+        jit_compile=None,
+    ):
+        """An upper bound on -log p of each sample, in nats; see `keras_ext.diffusion.nll_bound`.
+
+        Args:
+            data: (n, ...) floats.
+            label: int or (n,) ints, the classes, or None for none.
+            steps: int, network calls for a sample; without `width` one more is made.
+            width: float, how far levels of the data are apart, 2 / 255 for 8 bits scaled to
+                [-1, 1]: then bound / (d log 2) are bits per dimension. None: the bound is one of a
+                density.
+            seed: int, or None for a random one.
+            batch_size: int, samples in a call.
+            use_ema: bool, whether to take the averages of the weights, where there are any.
+            jit_compile: bool, whether to compile with XLA. None: as `compile` was told.
+
+        Returns:
+            (n,) float32 NumPy array.
+
+        Raises:
+            ValueError: for bad data, labels or steps, and a network that gives NaN.
+        """
+        check_data(data, self.sample_shape)
+        count, size = data.shape[0], whole("batch_size", batch_size)
+        label = self._conditions(label, count).get("label")
+        first, second = ops.convert_to_numpy(seed_pair(seed)).tolist()
+        bounds = []
+        for start in range(0, count, size):
+            conditions = {} if label is None else {"label": label[start : start + size]}
+            batch = (first, (second + start // size) % 2**32)  # each has noise of its own
+            some, options = data[start : start + size], (use_ema, jit_compile)
+            result = self._run(bound_of_each, some, steps, batch, conditions, options, width=width)
+            bounds.append(ops.convert_to_numpy(result.x))
+        return np.concatenate(bounds)
+
+    def _run(self, function, x, steps, seed, conditions, options, **settings):
+        use_ema, jit_compile = options
+        # JAX keeps what is trained apart from the variables until an epoch ends.
+        getattr(self, "jax_state_sync", lambda: None)()
+        pairs = averaged(self.optimizer) if use_ema and self.compiled else []
+        denoiser = self.denoiser()
+        if "guidance" in conditions:
+            denoiser = guided(denoiser, self.num_classes)
+        settings["prediction"] = self.prediction
+        if self.compiled and self.run_eagerly:
+            denoiser = with_values(denoiser, self.network.variables, pairs)
+            settings |= {"conditions": conditions}
+            if "seed" in inspect.signature(function).parameters:
+                settings["seed"] = seed
+            return function(denoiser, self.schedule, x, steps, **settings)
+        if jit_compile is None:
+            jit_compile = self.compiled and bool(self.jit_compile)
+        compile_options = {"jit_compile": jit_compile, **settings}
+        sample = self.kept_samplers.get(
+            function,
+            denoiser,
+            self.schedule,
+            steps,
+            self.network.variables,
+            pairs,
+            sorted(conditions),
+            **compile_options,
+        )
+        return sample(x, seed, conditions)
+
+    def _first_noise(self, n_or_noise, seed, start):
+        """The noise to begin with, of the amplitude that the schedule has at a time."""
+        if len(getattr(n_or_noise, "shape", ())) > 0 or isinstance(n_or_noise, list | tuple):
+            noise = checked_noise(n_or_noise)
+            check_form(noise, self.sample_shape)
+            return noise
+        count, shape = whole("n_or_noise", n_or_noise), self.sample_shape
+        if shape is None or None in shape:
+            raise ValueError(
+                "The network does not say the shape of a sample. Expected noise of shape (n, ...). "
+                f"Received: n_or_noise={n_or_noise}, shape of a sample {shape}"
+            )
+        beta = float(self.schedule.beta_bar(start))
+        return beta * standard_normal(seed_pair(seed), FIRST_NOISE, (count, *shape))
+
+    def _conditions(self, label, count, guidance=None):
+        """The arguments of the denoiser beside x and t."""
+        if label is None:
+            if guidance is not None:
+                raise ValueError(
+                    "Guidance is towards a class. Expected a label. "
+                    f"Received: guidance={guidance}, label=None"
+                )
+            return {}
+        label = label if hasattr(label, "dtype") else np.asarray(label)
+        if len(label.shape) == 0:
+            label = np.full((count,), ops.convert_to_numpy(label))
+        check_labels(label, self.num_classes, count)
+        conditions = {"label": ops.reshape(ops.cast(label, "int32"), (-1,))}
+        if guidance is not None and number("guidance", guidance) != 1.0:
+            conditions["guidance"] = ops.convert_to_tensor(np.float32(guidance))
+        return conditions
+
+
+def first_time(schedule):
+    """The time at which solvers begin: 1, or where sigma is `LARGEST_SIGMA` if it gets larger."""
+    if schedule.sigma(1.0) <= LARGEST_SIGMA:
+        return 1.0
+    return float(schedule.t_of_sigma(LARGEST_SIGMA))
+
+
+def guided(denoiser, null):
+    """A denoiser with classifier-free guidance: free + guidance (told - free).
+
+    Both come from one call of 2 b rows, the first b of no class.
+
+    Args:
+        denoiser: function `(x, t, label)`.
+        null: int, the label of no class.
+
+    Returns:
+        A function `(x, t, label, guidance)`, guidance a float32 scalar tensor.
+    """
+
+    def guided_denoiser(x, t, label, guidance):
+        labels = ops.concatenate([ops.full_like(label, null), label])
+        both = denoiser(ops.concatenate([x, x]), ops.concatenate([t, t]), label=labels)
+        free, told = ops.split(ops.cast(both, "float32"), 2)  # (2 b, ...) -> (b, ...) twice
+        return free + guidance * (told - free)
+
+    return guided_denoiser

@@ -1,0 +1,68 @@
+"""What a sampler gives, and how a sampler ends that met a NaN."""
+
+import functools
+from typing import NamedTuple
+
+from keras_ext.diffusion.checks import is_traced
+
+
+class SampleResult(NamedTuple):
+    """What every sampler gives.
+
+    Attributes:
+        x: (b, ...) float32, the samples.
+        trajectory: (knots, b, ...) float32, the states from the first to the samples, or None where
+            it was not asked for.
+        calls: int, how often the network was called; a tensor in a graph.
+
+    Example:
+
+    >>> SampleResult(np.zeros((1, 2)), None, 10).calls
+    10
+    """
+
+    x: object
+    trajectory: object
+    calls: object
+
+
+def sampler(function):
+    """Makes a public sampler of one that also gives the step at which a NaN came up, or -1.
+
+    Called eagerly, the public one raises an error that names the step. In a graph it cannot; there
+    the samples are NaN. What compiles a sampler can call `__wrapped__`, and raise afterwards, by
+    `finished`.
+
+    Args:
+        function: a function that gives a `SampleResult` and a step.
+
+    Returns:
+        A function that gives a `SampleResult`.
+    """
+
+    @functools.wraps(function)
+    def public(*args, **arguments):
+        return finished(*function(*args, **arguments))
+
+    return public
+
+
+def finished(result, bad_step):
+    """The result, unless the denoiser gave a NaN.
+
+    Args:
+        result: `SampleResult`.
+        bad_step: int or int scalar, the step at which it began, from 0, or -1.
+
+    Returns:
+        The result.
+
+    Raises:
+        ValueError: if there is such a step and its value can be read.
+    """
+    if not is_traced() and int(bad_step) >= 0:
+        raise ValueError(
+            f"The denoiser returned NaN or infinity, first at step {int(bad_step)} (from 0). "
+            "Expected finite values."
+        )
+    return result
