@@ -101,6 +101,7 @@ def ddpm(
     schedule,
     noise,
     steps,
+    eta=1.0,
     prediction="eps",
     spacing="trailing",
     variance=None,
@@ -117,6 +118,7 @@ def ddpm(
         schedule: a `Schedule` or its name.
         noise: (b, ...) float, x at the first time.
         steps: int, number of hops and of network calls.
+        eta: float, see `ddim`.
         prediction: str, what the denoiser predicts.
         spacing: str or list of times, see `Schedule.grid`.
         variance: None or "small": that of the posterior, right for data that are one point; "big":
@@ -150,7 +152,7 @@ def ddpm(
         schedule,
         noise,
         steps,
-        1.0,
+        eta,
         prediction,
         spacing,
         variance,
@@ -191,6 +193,11 @@ def hop_rows(schedule, times, eta, variance=None, final_noise=False):
     kappa, gamma, s = bayes_hops(levels, following, eta)
     spread, limit = None, None
     if isinstance(variance, str) and variance == "big":
+        if eta != 1.0:
+            raise ValueError(
+                'The variance "big" goes with the mean of eta = 1. Expected eta=1. '
+                f"Received: eta={eta}"
+            )
         s = np.sqrt(jump2(levels, following))
     elif hasattr(variance, "covariance"):
         _check_schedule(variance, schedule)

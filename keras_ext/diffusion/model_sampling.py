@@ -42,7 +42,7 @@ class ModelSampling:
 
         With the weights as they are; `keras.StatelessScope` gives them other values.
         """
-        return lambda x, t, label=None: self._predict(x, t, label)
+        return ModelDenoiser(self)
 
     def sample(
         self,
@@ -218,6 +218,25 @@ def first_time(schedule):
     if schedule.sigma(1.0) <= LARGEST_SIGMA:
         return 1.0
     return float(schedule.t_of_sigma(LARGEST_SIGMA))
+
+
+class ModelDenoiser:
+    """A model's network as samplers call it, with the variables that JAX is given at each call.
+
+    Args:
+        model: a `DenoisingDiffusion`.
+    """
+
+    def __init__(self, model):
+        self.model = model
+
+    @property
+    def variables(self):
+        """Those of the network."""
+        return self.model.network.variables
+
+    def __call__(self, x, t, label=None):
+        return self.model._predict(x, t, label)
 
 
 def guided(denoiser, null):

@@ -251,13 +251,13 @@ def edm_stochastic(
         sigma = beta / alpha
     higher = sigma * (1.0 + min(churn / steps, np.sqrt(2.0) - 1.0))
     low, high = churn_range
-    kept = (sigma < low) | (sigma > high) | (higher > sigma[0]) | (sigma == 0)
+    kept = (sigma < low) | (sigma > high) | (higher > sigma[0]) | (higher == sigma)
     higher = np.where(kept, 0.0, higher)
     from_times = np.where(kept, times, schedule.t_of_sigma(higher))
     from_alpha, from_beta = schedule.levels(from_times)
     # Infinite sigmas, and the data, are kept.
     scale = np.divide(from_alpha, alpha, out=np.ones_like(alpha), where=~kept)
-    square = np.where(kept, 0.0, higher**2 - beta**2 / np.maximum(alpha, 1e-12) ** 2)
+    square = np.where(kept, 0.0, higher**2 - np.where(kept, 0.0, sigma) ** 2)
     added = noise_scale * from_alpha * np.sqrt(square)
     rows = runge_kutta(
         schedule,

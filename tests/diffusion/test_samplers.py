@@ -118,17 +118,34 @@ def test_a_seed_gives_the_same_eagerly_and_compiled(jit_compile, rng):
         assert np.abs(other.x - eager.x).max() > 0.1
 
 
+def test_without_churn_the_stochastic_sampler_is_heun(rng):
+    noise, denoiser = rng.normal(size=(4, 2)).astype("float32"), GMM5.denoiser(COSINE)
+    settings = {"prediction": "eps", "spacing": list(np.linspace(0.9, 0.0, 7))}
+    plain = compiled(diffusion.edm_stochastic, denoiser, COSINE, 6, churn=0.0, **settings)(noise)
+    heun = compiled(ode_sample, denoiser, COSINE, 6, start=0.9, end=0.0, **settings)(noise)
+    np.testing.assert_allclose(plain.x, heun.x, atol=1e-5)
+
+
+def test_the_big_variance_goes_with_the_mean_of_ddpm(rng):
+    noise, denoiser = rng.normal(size=(4, 2)).astype("float32"), GMM5.denoiser(COSINE)
+    with pytest.raises(ValueError, match="Expected eta=1"):
+        ddim(denoiser, COSINE, noise, 3, variance="big")
+    pinned = ddpm(denoiser, COSINE, noise, 3, 1.0, "eps", "trailing", None, 5).x
+    np.testing.assert_array_equal(pinned, ddim(denoiser, COSINE, noise, 3, eta=1.0, seed=5).x)
+
+
 def test_samples_do_not_depend_on_each_other(rng):
     noise, denoiser = rng.normal(size=(4, 2)).astype("float32"), GMM5.denoiser(COSINE)
     changed = np.concatenate([noise[:2], noise[2:] + 1.0])
     for sampler, options in [
-        (ddpm, {"seed": 1}),
-        (sde_sample, {"seed": 1, "corrector": diffusion.Langevin()}),
-        (ode_sample, {"solver": "rk45"}),
+        (ddpm, {}),
+        (sde_sample, {"corrector": diffusion.Langevin()}),
+        (ode_sample, {"solver": "rk45", "start": 0.98}),
     ]:
-        whole = sampler(denoiser, COSINE, noise, 5, **options).x
+        sample = compiled(sampler, denoiser, COSINE, 5, **options)
+        whole = sample(noise, seed=1).x
         for other in (changed, noise[:2]):
-            part = sampler(denoiser, COSINE, other, 5, **options).x
+            part = sample(other, seed=1).x
             np.testing.assert_allclose(part[:2], whole[:2], atol=1e-4)  # other roundings
 
 
