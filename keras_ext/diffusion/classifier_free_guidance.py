@@ -3,8 +3,9 @@
 from keras import ops
 
 from keras_ext.diffusion import schedules
-from keras_ext.diffusion.guidance import Guidance, aligned, nulled
+from keras_ext.diffusion.guidance import Guidance, nulled
 from keras_ext.diffusion.linear_steps import call
+from keras_ext.diffusion.predictions import aligned
 from keras_ext.ops.settings import number
 
 

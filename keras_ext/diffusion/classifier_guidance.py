@@ -9,14 +9,13 @@ from keras_ext.diffusion.autodiff import input_gradient
 from keras_ext.diffusion.checks import is_traced, known
 from keras_ext.diffusion.guidance import (
     Guidance,
-    aligned,
     callable_part,
     check_schedule,
     gradient_factor,
     nulled,
 )
 from keras_ext.diffusion.hops import bayes_hops
-from keras_ext.diffusion.predictions import to_x0
+from keras_ext.diffusion.predictions import aligned, to_x0
 
 
 class ClassifierGuidance(Guidance):

@@ -11,11 +11,10 @@ from keras_ext.diffusion.data_checks import check_data, check_form, check_labels
 from keras_ext.diffusion.kept_samplers import KeptSamplers, averaged
 from keras_ext.diffusion.model_sampling import ModelSampling
 from keras_ext.diffusion.noise import seed_pair, standard_normal, uniform
-from keras_ext.diffusion.predictions import check_prediction
+from keras_ext.diffusion.predictions import aligned, check_prediction
 from keras_ext.diffusion.training_loss import (
     TIMES,
     WEIGHTS,
-    along,
     error_weight,
     target,
     training_times,
@@ -187,7 +186,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         else:
             seed, t = seed_pair(0), validation_times(count, first)
         eps = standard_normal(seed, 0, ops.shape(x))
-        alpha, beta = along(self.schedule.alpha_bar(t), x), along(self.schedule.beta_bar(t), x)
+        alpha, beta = aligned(self.schedule.alpha_bar(t), x), aligned(self.schedule.beta_bar(t), x)
         value = self._predict(alpha * x + beta * eps, t, label, training)
         error = ops.cast(value, "float32") - target(self.schedule, self.prediction, x, eps, t)
         mean = ops.mean(ops.square(error), axis=tuple(range(1, len(x.shape))))  # (b,)
@@ -196,7 +195,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
     def _predict(self, x, t, label=None, training=False):
         if not self.schedule.variance_preserving:
             alpha, beta = self.schedule.alpha_bar(t), self.schedule.beta_bar(t)
-            x = x * along(ops.rsqrt(ops.square(alpha) + ops.square(beta)), x)
+            x = x * aligned(ops.rsqrt(ops.square(alpha) + ops.square(beta)), x)
         inputs = {"x": x, "t": t}
         if self.num_classes is not None:
             if label is None:

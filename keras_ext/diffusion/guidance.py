@@ -120,14 +120,6 @@ def check_schedule(schedule, prediction):
     return schedule
 
 
-def aligned(values, x):
-    """Numbers of the samples, (b,) or one for all, with the rank of x."""
-    values = ops.cast(values, "float32")
-    if len(values.shape) == 0:
-        return values
-    return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
-
-
 def nulled(conditions, nulls, x):
     """Conditions of which some are replaced by what stands for none.
 

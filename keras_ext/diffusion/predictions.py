@@ -125,7 +125,7 @@ def convert_prediction(value, x, t, schedule, source, target):
     if source == target:
         return value
     if {source, target} == {"eps", "score"}:
-        beta = _aligned(schedule.beta_bar(t), x)
+        beta = aligned(schedule.beta_bar(t), x)
         return -value / beta if target == "score" else -value * beta
     p, q = to_x0(schedule, source, t)
     alpha, beta = schedule.alpha_bar(t), schedule.beta_bar(t)
@@ -141,7 +141,7 @@ def convert_prediction(value, x, t, schedule, source, target):
         c, d = _eps_factors(source, alpha, beta, p, q, schedule, t)
         of_x0, of_eps = (-beta, alpha) if target == "v" else schedule.slopes(t)
         a, b = of_x0 * p + of_eps * c, of_x0 * q + of_eps * d
-    return _aligned(a, x) * x + _aligned(b, x) * value
+    return aligned(a, x) * x + aligned(b, x) * value
 
 
 def _eps_factors(source, alpha, beta, p, q, schedule, t):
@@ -193,7 +193,8 @@ def as_eps(denoiser, schedule, prediction):
     return noise
 
 
-def _aligned(factor, x):
+def aligned(factor, x):
+    """Factors of the samples, (b,) or one for all, as what multiplies x: (b, 1, ...)."""
     factor = ops.cast(factor, "float32")
     if len(factor.shape) == 0:
         return factor

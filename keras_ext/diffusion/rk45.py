@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_ext.diffusion.checks import is_traced
 from keras_ext.diffusion.linear_steps import call, clipped
-from keras_ext.diffusion.predictions import to_x0
+from keras_ext.diffusion.predictions import aligned, to_x0
 from keras_ext.diffusion.sample_result import SampleResult
 
 STAGES = np.array(
@@ -52,16 +52,13 @@ def rk45(denoiser, schedule, x, times, prediction, *, tolerance, clip_x0, condit
     logs = (np.log(beta) - np.log(alpha)).astype("float32")
     last = float(logs[-1])
 
-    def column(values):
-        return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
-
     def slope(u, log_sigma):
         sigma = ops.exp(log_sigma)
         t = schedule.t_of_sigma(sigma)
-        a = column(schedule.alpha_bar(t))
+        a = aligned(schedule.alpha_bar(t), x)
         p, q = to_x0(schedule, prediction, t)
         value = call(denoiser, a * u, t, conditions)
-        x0 = clipped(column(p) * a * u + column(q) * value, clip_x0)
+        x0 = clipped(aligned(p, x) * a * u + aligned(q, x) * value, clip_x0)
         return u - x0  # sigma eps
 
     axes = tuple(range(1, len(x.shape)))
@@ -74,15 +71,15 @@ def rk45(denoiser, schedule, x, times, prediction, *, tolerance, clip_x0, condit
         stages = [k]
         for factors, fraction in zip(STAGES, PLACES, strict=True):
             terms = [float(f) * s for f, s in zip(factors, stages, strict=False) if f]
-            candidate = u + column(step) * sum(terms[1:], terms[0])
+            candidate = u + aligned(step, x) * sum(terms[1:], terms[0])
             stages.append(slope(candidate, place + float(fraction) * step))
         terms = [float(f) * s for f, s in zip(ERROR, stages, strict=True) if f]
-        error = column(step) * sum(terms[1:], terms[0])
+        error = aligned(step, x) * sum(terms[1:], terms[0])
         scale = 1.0 + ops.maximum(ops.abs(u), ops.abs(candidate))
         size = ops.sqrt(ops.mean(ops.square(error / scale), axis=axes)) / tolerance
         open_ = place > last
         fine = ops.logical_and(size <= 1.0, open_)
-        keep = column(ops.cast(fine, "float32")) > 0
+        keep = aligned(ops.cast(fine, "float32"), x) > 0
         u, k = ops.where(keep, candidate, u), ops.where(keep, stages[-1], k)
         place = ops.where(fine, ops.where(near, last, place + step), place)
         factor = ops.clip(0.9 * ops.maximum(size, 1e-8) ** -0.2, 0.2, 5.0)
@@ -111,5 +108,5 @@ def rk45(denoiser, schedule, x, times, prediction, *, tolerance, clip_x0, condit
             f'"rk45" is not at the end after {LIMIT} rounds. Expected a larger tolerance or a '
             f"smoother denoiser. Received: tolerance={tolerance}"
         )
-    u = ops.where(column(place) > last, float("nan"), u)  # in a graph: given up
+    u = ops.where(aligned(place, x) > last, float("nan"), u)  # in a graph: given up
     return SampleResult(u * float(alpha[-1]), None, 1 + 6 * taken), bad

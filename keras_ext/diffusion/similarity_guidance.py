@@ -5,12 +5,11 @@ from keras import ops
 from keras_ext.diffusion.autodiff import input_gradient, pulled_back
 from keras_ext.diffusion.guidance import (
     Guidance,
-    aligned,
     callable_part,
     check_schedule,
     gradient_factor,
 )
-from keras_ext.diffusion.predictions import to_x0
+from keras_ext.diffusion.predictions import aligned, to_x0
 
 
 class SimilarityGuidance(Guidance):

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_ext.diffusion.predictions import to_x0
+from keras_ext.diffusion.predictions import aligned, to_x0
 
 WEIGHTS = ("simple", "snr", "min_snr", "edm", "vlb")
 TIMES = ("uniform", "low_discrepancy", "logit_normal")
@@ -79,11 +79,11 @@ def target(schedule, prediction, x0, eps, t):
     if prediction in ("eps", "x0"):
         return eps if prediction == "eps" else x0
     if prediction == "v":
-        return along(schedule.alpha_bar(t), x0) * eps - along(schedule.beta_bar(t), x0) * x0
+        return aligned(schedule.alpha_bar(t), x0) * eps - aligned(schedule.beta_bar(t), x0) * x0
     if prediction == "score":
-        return -eps / along(schedule.beta_bar(t), x0)
+        return -eps / aligned(schedule.beta_bar(t), x0)
     of_x0, of_eps = schedule.slopes(t)
-    return along(of_x0, x0) * x0 + along(of_eps, x0) * eps
+    return aligned(of_x0, x0) * x0 + aligned(of_eps, x0) * eps
 
 
 def training_times(time_sampling, first, uniform):
@@ -137,8 +137,3 @@ def validation_times(count, first):
     """
     places = ops.cast(ops.arange(count, dtype="int32"), "float32")
     return 1.0 - (1.0 - first) * ops.mod(0.5 + GOLDEN * places, 1.0)
-
-
-def along(factor, x):
-    """A factor (b,) of each sample, as one that multiplies x (b, ...)."""
-    return ops.reshape(factor, (-1,) + (1,) * (len(x.shape) - 1))  # (b, 1, ...)
