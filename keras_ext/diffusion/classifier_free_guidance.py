@@ -1,5 +1,6 @@
 """Guidance by the difference of a network with and without its condition."""
 
+import numpy as np
 from keras import ops
 
 from keras_ext.diffusion import schedules
@@ -89,7 +90,7 @@ class ClassifierFreeGuidance(Guidance):
             )
         x = ops.convert_to_tensor(x)
         given, nulls = nulled(conditions, self.nulls, x)
-        if self.scale.ndim == 0 and self.scale == 1:
+        if isinstance(self.scale, np.ndarray) and self.scale.ndim == 0 and self.scale == 1:
             return self.predict(x, t, given)
         if self.nulls:
             # (b, ...) -> (2b, ...)

@@ -17,7 +17,7 @@ class Guidance:
 
     Args:
         denoiser: function `(x, t, **conditions) -> (b, ...)`.
-        scale: float, or (b,) floats, one for each sample.
+        scale: float, or (b,) floats, one for each sample; a tensor is not looked at.
 
     Raises:
         ValueError: for a denoiser that cannot be called, and a scale that is not finite or has
@@ -26,6 +26,9 @@ class Guidance:
 
     def __init__(self, denoiser, scale):
         self.denoiser = callable_part("denoiser", denoiser)
+        if ops.is_tensor(scale):  # whose value may not be known yet
+            self.scale = ops.cast(scale, "float32")
+            return
         self.scale = np.asarray(scale)
         if self.scale.dtype.kind not in "iuf" or self.scale.ndim > 1:
             raise ValueError(f"Expected a scale, or one a sample. Received: scale={scale!r}")

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_ext.diffusion.checks import checked_noise, known
+from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
 from keras_ext.diffusion.data_checks import check_data, check_form, check_labels
 from keras_ext.diffusion.ddim import ddim, ddpm
 from keras_ext.diffusion.kept_samplers import averaged, with_values
@@ -71,7 +72,7 @@ class ModelSampling:
                 "ab4".
             steps: int.
             label: int or (n,) ints, the classes, or None for none.
-            guidance: float, scale of classifier-free guidance, free + scale (told - free), which
+            guidance: float, scale of classifier-free guidance, `ClassifierFreeGuidance`, which
                 takes 2 n rows in a call of the network: 0 ignores the label, 1 is the same as None
                 (and costs as little), more shows more of the class and less variety.
             seed: int, or None for a random one.
@@ -156,7 +157,7 @@ class ModelSampling:
         pairs = averaged(self.optimizer) if use_ema and self.compiled else []
         denoiser = self.denoiser()
         if "guidance" in conditions:
-            denoiser = guided(denoiser, self.num_classes)
+            denoiser = guided(denoiser, {"label": self.num_classes})
         settings["prediction"] = self.prediction
         if self.compiled and self.run_eagerly:
             denoiser = with_values(denoiser, self.network.variables, pairs)
@@ -239,23 +240,10 @@ class ModelDenoiser:
         return self.model._predict(x, t, label)
 
 
-def guided(denoiser, null):
-    """A denoiser with classifier-free guidance: free + guidance (told - free).
+def guided(denoiser, nulls):
+    """`ClassifierFreeGuidance` whose scale is a condition too, so that another compiles nothing."""
 
-    Both come from one call of 2 b rows, the first b of no class.
-
-    Args:
-        denoiser: function `(x, t, label)`.
-        null: int, the label of no class.
-
-    Returns:
-        A function `(x, t, label, guidance)`, guidance a float32 scalar tensor.
-    """
-
-    def guided_denoiser(x, t, label, guidance):
-        labels = ops.concatenate([ops.full_like(label, null), label])
-        both = denoiser(ops.concatenate([x, x]), ops.concatenate([t, t]), label=labels)
-        free, told = ops.split(ops.cast(both, "float32"), 2)  # (2 b, ...) -> (b, ...) twice
-        return free + guidance * (told - free)
+    def guided_denoiser(x, t, guidance, **conditions):
+        return ClassifierFreeGuidance(denoiser, guidance, nulls)(x, t, **conditions)
 
     return guided_denoiser
