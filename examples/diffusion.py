@@ -177,7 +177,6 @@ def bits_per_dimension(args, model, images, held_out, labels):
         print("bits per dimension: the images have no levels")
         return
     nats = model.nll_bound(held_out, labels, width=images.width, seed=args.seed)
-    # The likelihood along the ODE would stand here: nats = -log_likelihood(model.denoiser(), ...).
     bits = nats / held_out[0].size / np.log(2)
     error = bits.std() / len(bits) ** 0.5
     print(
