@@ -125,7 +125,7 @@ def draw_pictures(args, model, names):
     knots = np.unique(np.linspace(0, args.steps, 10).astype(int))
     states = np.moveaxis(np.asarray(result.trajectory)[knots], 0, 1)
     times = [f"t={1 - knot / args.steps:.2f}" for knot in knots]
-    grid(states / 1.5, args.output / "trajectory.png", rows, times)
+    grid(np.clip(states, -1.0, 1.0), args.output / "trajectory.png", rows, times)
 
     if names:
         shown = np.resize(labels, 10)
