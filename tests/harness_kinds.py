@@ -113,7 +113,7 @@ class LayerRow(Row):
         if isinstance(subject, keras.Model):
             return subject
         symbols = {
-            name: keras.Input((None, *x.shape[2:]), dtype=str(x.dtype), name=name)
+            name: keras.Input((None, *x.shape[2:])[: x.ndim - 1], dtype=str(x.dtype), name=name)
             for name, x in by_name(self.inputs).items()
         }
         inputs = {

@@ -33,7 +33,7 @@ ARROWS = {
     "optimizers": ({"ops", "keras_internals"}, TENSORS),
     "callbacks": ({"ops", "keras_internals", "optimizers"}, TENSORS),
     "training": ({"ops", "keras_internals"}, TENSORS),
-    "diffusion": ({"ops", "keras_internals"}, TENSORS),
+    "diffusion": ({"ops", "files", "keras_internals"}, TENSORS),
     "data": ({"files"}, {"numpy", "tokenizers"}),
     "tasks": (TASKS | {""}, TENSORS | {"tokenizers"}),  # "": the package, for its version
     "entities": (TASKS, TENSORS),

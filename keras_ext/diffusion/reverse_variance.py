@@ -1,9 +1,6 @@
 """The variance of a reverse hop that the data add, as a table over the time."""
 
-import contextlib
 import json
-import os
-import uuid
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_ext.diffusion import schedules
+from keras_ext.files.replaced_files import replaced_file
 
 FORMAT = "keras_ext.diffusion.ReverseVariance 1"
 TINY = 1e-300  # its logarithm is finite
@@ -97,30 +95,20 @@ class ReverseVariance:
         """Writes the table to a file, which replaces an older one whole, or is not written at all.
 
         Args:
-            path: path of the file, best with the suffix ".npz". Its folder exists.
+            path: path of the file, best with the suffix ".npz". Folders are made.
+
+        Raises:
+            OSError: naming the file, if it cannot be written.
         """
-        path = Path(os.path.realpath(path))
-        schedule = json.dumps(keras.saving.serialize_keras_object(self.schedule))
-        last_noise = np.nan if self.last_noise is None else self.last_noise
-        arrays = {name: getattr(self, name) for name in ARRAYS}
-        new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            with new.open("xb") as file:
-                np.savez(
-                    file,
-                    format=FORMAT,
-                    schedule=schedule,
-                    samples=self.samples,
-                    last_noise=last_noise,
-                    **arrays,
-                )
-                file.flush()
-                os.fsync(file.fileno())  # else a power cut could leave neither old nor new
-            os.replace(new, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        with replaced_file(path) as new, new.open("wb") as file:  # savez would add a suffix
+            np.savez(
+                file,
+                format=FORMAT,
+                schedule=json.dumps(keras.saving.serialize_keras_object(self.schedule)),
+                samples=self.samples,
+                last_noise=np.nan if self.last_noise is None else self.last_noise,
+                **{name: getattr(self, name) for name in ARRAYS},
+            )
 
     @classmethod
     def load(cls, path):
