@@ -49,12 +49,15 @@ class KerasSide:
         import tensorflow as tf
         from keras import ops
 
-        t = ops.ones((self.batch,))
-
         @tf.function(jit_compile=self.xla, autograph=False)
         def calls(x):
-            # Each call needs the one before, so that none can be left out.
-            return ops.fori_loop(0, DDIM_STEPS, lambda i, x: self.denoiser(x, t), x)
+            # Each call needs the one before, and another time, so that nothing can be left out.
+            times = ops.linspace(1.0, 0.1, DDIM_STEPS)
+
+            def call(i, x):
+                return self.denoiser(x, ops.broadcast_to(ops.take(times, i), (self.batch,)))
+
+            return ops.fori_loop(0, DDIM_STEPS, call, x)
 
         return lambda: calls(self.noise).numpy()
 

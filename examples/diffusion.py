@@ -43,7 +43,18 @@ model = keras.saving.load_model(sys.argv[1])
 samples = model.sample(8, "heun", 10, label=None if label < 0 else label, seed=5)
 np.save(sys.argv[3], samples.x)
 """
-CURVES = {"ddim": 1, "ddpm": 1, "heun": 2, "dpmpp_2m": 1}  # sampler: calls of a step
+# Sampler: calls of a step. ("euler" is "ddim", and "sde", as it is by default, "ddpm".)
+CURVES = {
+    "ddim": 1,
+    "ddpm": 1,
+    "edm_stochastic": 2,
+    "heun": 2,
+    "midpoint": 2,
+    "rk4": 4,
+    "dpmpp_2m": 1,
+    "ab2": 1,
+    "ab4": 1,
+}
 
 
 def arguments():
@@ -165,8 +176,10 @@ def compare_samplers(args, model, images, train, labels):
             distance = frechet_distance(reference, features(np.asarray(result.x)))
             curves[name].append((result.calls, distance))
         row = ", ".join(f"{calls} calls {distance:.2f}" for calls, distance in curves[name])
-        print(f"{name:9} {row}", flush=True)
-    print(f"floor     {floor.mean:.2f} +- {floor.std:.2f}, {count} images against {count} others")
+        print(f"{name:14} {row}", flush=True)
+    print(
+        f"{'floor':14} {floor.mean:.2f} +- {floor.std:.2f}, {count} images against {count} others"
+    )
     where = "the pixels" if labels is None else "a classifier's features"
     quality_curves(curves, floor, args.output / "quality.png", f"Frechet distance of {where}")
 
@@ -213,6 +226,8 @@ def check_fresh_process(model, folder, label):
     subprocess.run([sys.executable, "-c", FRESH, path, str(label), drawn], check=True)
     same = np.array_equal(np.load(drawn), np.asarray(expected))
     print(f"a fresh process draws the same images from {path}, bit for bit: {same}")
+    if not same:
+        raise SystemExit("Expected the same images.")
 
 
 def main():

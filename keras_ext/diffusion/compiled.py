@@ -23,8 +23,9 @@ def compiled(
         jit_compile: bool, whether TensorFlow compiles with XLA, which needs a batch of known size.
             JAX always does.
         variables: list of Keras variables that the denoiser reads. JAX is given their values at each
-            call, and would hold on to those of the first otherwise. None: the `variables` of the
-            denoiser and of the settings, of those that have some.
+            call, and would hold on to those of the first otherwise. None: the denoiser's
+            `variables`, if it has some. Those of the settings, such as a `ReverseCovariance`, are
+            found in any case.
         **settings: further arguments of the sampler, but no seed and no conditions.
 
     Returns:
@@ -43,11 +44,9 @@ def compiled(
     >>> result.calls, tuple(result.x.shape)
     (20, (2, 3))
     """
-    if variables is None:
-        found = [
-            v for each in (denoiser, *settings.values()) for v in getattr(each, "variables", [])
-        ]
-        variables = list({id(variable): variable for variable in found}.values())
+    found = list(getattr(denoiser, "variables", []) if variables is None else variables)
+    found += [v for each in settings.values() for v in getattr(each, "variables", [])]
+    variables = list({id(variable): variable for variable in found}.values())
     seeded = "seed" in inspect.signature(sampler).parameters
 
     def run(noise, seed, conditions):
@@ -55,7 +54,7 @@ def compiled(
         result, bad = sampler.__wrapped__(denoiser, schedule, noise, steps, **arguments)
         return tuple(result), bad
 
-    function = _compile(run, list(variables), jit_compile)
+    function = _compile(run, variables, jit_compile)
 
     def sample(noise, seed=None, conditions=None):
         result, bad = function(checked_noise(noise), seed_pair(seed), conditions or {})

@@ -110,3 +110,27 @@ def check_labels(label, num_classes, count=None):
             f"Expected labels from 0 to {num_classes - 1}, or {num_classes} for no class. "
             f"Received: labels from {values.min()} to {values.max()}"
         )
+
+
+def seems_fit(x, label, num_classes):
+    """What `check_data` and `check_labels` look for, in a graph.
+
+    Args:
+        x: (b, ...) float32 tensor, a batch, which may be larger than all of the data are.
+        label: (b,) or (b, 1) integers, or None.
+        num_classes: int, or None.
+
+    Returns:
+        (b,) or scalar bool.
+
+    Example:
+
+    >>> x, label = ops.zeros((2, 3)), ops.convert_to_tensor([0, 11])
+    >>> ops.convert_to_numpy(seems_fit(x, label, 10)).tolist()
+    [True, False]
+    """
+    fine = ops.mean(ops.square(x)) <= (3.0 * LARGEST) ** 2
+    if label is None or num_classes is None:
+        return fine
+    label = ops.reshape(ops.cast(label, "int32"), (-1,))
+    return ops.logical_and(fine, ops.logical_and(label >= 0, label <= num_classes))

@@ -11,11 +11,10 @@ from keras_ext.diffusion.ddim import hop_rows
 from keras_ext.diffusion.linear_steps import call
 from keras_ext.diffusion.noise import seed_pair, standard_normal, uniform_integers
 from keras_ext.diffusion.predictions import to_x0
-from keras_ext.diffusion.sample_result import SampleResult, sampler
+from keras_ext.diffusion.sample_result import SampleResult, finished, sampler
 from keras_ext.ops.settings import whole
 
 
-@sampler
 def ddcm_encode(
     denoiser,
     schedule,
@@ -46,7 +45,7 @@ def ddcm_encode(
         conditions: dict of further arguments of the denoiser, or None.
 
     Returns:
-        (b, steps) int32, from 0 to K - 1, for `ddcm_decode`.
+        (b, steps) int32, from 0 to K - 1, for `ddcm_decode`. In a graph -1 if the denoiser gave NaN.
 
     Raises:
         ValueError: for bad images, steps, spacing or prediction, and a denoiser that gives NaN.
@@ -63,10 +62,13 @@ def ddcm_encode(
         2025, https://arxiv.org/abs/2502.01189
     """
     x = checked_noise(x, "x")
+    shape = (ops.shape(x)[0], *x.shape[1:])
     _, codes, bad = _coded(
-        denoiser, schedule, tuple(x.shape), steps, entries, seed, prediction, spacing, conditions, x
+        denoiser, schedule, shape, steps, entries, seed, prediction, spacing, conditions, x
     )
-    return codes, bad
+    finished(SampleResult(x, None, steps), bad)
+    # In a graph, which cannot raise, they are none that can be decoded.
+    return ops.where(bad >= 0, -1, codes)
 
 
 @sampler

@@ -200,7 +200,7 @@ def hop_rows(schedule, times, eta, variance=None, final_noise=False):
             )
         s = np.sqrt(jump2(levels, following))
     elif hasattr(variance, "covariance"):
-        _check_schedule(variance, schedule)
+        schedules.check_made_for(variance, schedule)
         spread = gamma
     elif variance is not None and variance != "small":
         s = np.sqrt(s**2 + gamma**2 * _sigma_bar2(variance, schedule, times[:-1]))
@@ -220,19 +220,10 @@ def _sigma_bar2(variance, schedule, times):
             'Expected a variance of None, "small", "big", or an object with the method '
             f"sigma_bar2(times) or covariance(x, t, x0). Received: variance={variance!r}"
         )
-    _check_schedule(variance, schedule)
+    schedules.check_made_for(variance, schedule)
     values = np.asarray(variance.sigma_bar2(times), "float64")
     if values.shape != times.shape or not np.all(values >= 0):
         raise ValueError(
             f"Expected sigma_bar2 to give {len(times)} values of at least 0. Received: {values}"
         )
     return values
-
-
-def _check_schedule(variance, schedule):
-    made_for = getattr(variance, "schedule", None)
-    if made_for is not None and schedules.get(made_for) != schedule:
-        raise ValueError(
-            f"The variance was made for another schedule. Expected one for {schedule}. "
-            f"Received: variance.schedule={made_for}"
-        )

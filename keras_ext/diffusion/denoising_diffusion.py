@@ -7,10 +7,10 @@ from keras.saving import deserialize_keras_object, serialize_keras_object
 
 from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import known
-from keras_ext.diffusion.data_checks import check_data, check_form, check_labels
+from keras_ext.diffusion.data_checks import check_data, check_form, check_labels, seems_fit
 from keras_ext.diffusion.kept_samplers import KeptSamplers, averaged
 from keras_ext.diffusion.model_sampling import ModelSampling
-from keras_ext.diffusion.noise import seed_pair, standard_normal, uniform
+from keras_ext.diffusion.noise import seed_pair, standard_normal, training_seed, uniform
 from keras_ext.diffusion.predictions import aligned, check_prediction
 from keras_ext.diffusion.training_loss import (
     TIMES,
@@ -20,7 +20,6 @@ from keras_ext.diffusion.training_loss import (
     training_times,
     validation_times,
 )
-from keras_ext.ops.replicas import replica_index
 from keras_ext.ops.settings import number
 
 
@@ -77,7 +76,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         ValueError: for a network without weights, an unknown name, a prediction that the schedule
             leaves undefined, dropped labels without classes; for data that are integers, not
             finite, far too large, none, or of another shape than the network's, and for labels
-            beyond the classes, where these can be read.
+            beyond the classes. Of a data set the values cannot be read: there the loss is NaN.
 
     Example:
 
@@ -168,15 +167,15 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         return self._loss_of_each(x, label, training)
 
     def _loss_of_each(self, x, label, training):
-        count, first = ops.shape(x)[0], 1.0 / (self.schedule.steps or 1000)
+        count, first = ops.shape(x)[0], self.schedule.tau
+        fine = seems_fit(x, label, self.num_classes)
         if training:
             low, high = ops.min(x), ops.max(x)
             known_range = ops.stack(
                 [ops.minimum(self.data_range[0], low), ops.maximum(self.data_range[1], high)]
             )
             self.data_range.assign(known_range)
-            seed = seed_pair(self.seed_generator.next())
-            seed = seed + ops.cast(ops.stack([0, replica_index()]), "uint32")
+            seed = training_seed(self.seed_generator)
             draws = uniform(seed, 1, (count,))
             t = training_times(self.time_sampling, first, draws)
             if label is not None and self.cond_dropout:
@@ -190,7 +189,8 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         value = self._predict(alpha * x + beta * eps, t, label, training)
         error = ops.cast(value, "float32") - target(self.schedule, self.prediction, x, eps, t)
         mean = ops.mean(ops.square(error), axis=tuple(range(1, len(x.shape))))  # (b,)
-        return mean * error_weight(self.schedule, self.prediction, self.loss_weight, t)
+        weight = error_weight(self.schedule, self.prediction, self.loss_weight, t)
+        return ops.where(fine, mean * weight, float("nan"))
 
     def _predict(self, x, t, label=None, training=False):
         if not self.schedule.variance_preserving:

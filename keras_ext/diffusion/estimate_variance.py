@@ -170,7 +170,7 @@ def _times(schedule, times):
             raise ValueError(f"Expected times above 0, at most 1. Received: times={times}")
         return times
     count = whole("times", times, least=2)
-    tau = 1.0 / (schedule.steps or 1000)
+    tau = schedule.tau
     count = count if schedule.steps is None else min(count, schedule.steps)
     times = schedule.grid(count - 1, "logsnr", end=tau)[::-1] if count > 1 else np.ones(1)
     return times if schedule.steps is None else np.unique(np.round(times / tau)) / schedule.steps

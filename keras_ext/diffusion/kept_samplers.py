@@ -7,9 +7,11 @@ from keras import ops
 from keras_ext.diffusion.compiled import compiled
 from keras_ext.keras_internals import averages, trained_by
 
+LIMIT = 16
+
 
 class KeptSamplers:
-    """Compiled samplers by what they were compiled for."""
+    """The last compiled samplers, by what they were compiled for."""
 
     def __init__(self):
         self.functions = {}
@@ -42,6 +44,8 @@ class KeptSamplers:
                 variables=[*variables, *(source for _, source in pairs)],
                 **settings,
             )
+            while len(self.functions) > LIMIT:
+                del self.functions[next(iter(self.functions))]
         return self.functions[key]
 
 

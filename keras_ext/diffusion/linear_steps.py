@@ -93,27 +93,31 @@ def run(
     repeats = corrector.steps if corrector else 0
 
     def body(i, tensors, bad, row):
-        def first_bad(value):
+        def first_bad(value, bad):
             fine = ops.logical_or(ops.all(ops.isfinite(value)), bad >= 0)
             return ops.where(fine, bad, ops.cast(i, "int32"))
 
-        def x0_at(x):
+        def x0_at(x, bad):
             value = call(denoiser, x, row[0], conditions)
-            return clipped(row[1] * x + row[2] * value, clip_x0), first_bad(value)
+            return clipped(row[1] * x + row[2] * value, clip_x0), first_bad(value, bad)
 
         x, *others = tensors
         draw = i * (1 + repeats)
-        for k in range(repeats):
-            x0, bad = x0_at(x)
-            z = standard_normal(seed, draw + k + 1, ops.shape(x))
-            x = corrector.moved(x, x0, z, row[len(factors) - tail.shape[1] :])
-        x0, bad = x0_at(x)
+        if repeats:
+
+            def correct(k, state):
+                x0, bad = x0_at(*state)
+                z = standard_normal(seed, draw + k + 1, ops.shape(x))
+                return corrector.moved(state[0], x0, z, row[len(factors) - 3 :]), bad
+
+            x, bad = _repeated(repeats, correct, (x, bad))
+        x0, bad = x0_at(x, bad)
         z = standard_normal(seed, draw, ops.shape(x)) if noisy.any() else None
         scales = [row[3 + width * (width + 1) + j] for j in range(width)]
         if covariance is not None:
             given = {**(conditions or {}), "x0": x0}
             cov = call(covariance, x, row[0], given)
-            bad = first_bad(cov)
+            bad = first_bad(cov, bad)
             factor = row[3 + width * (width + 2)]
             scales[0] = ops.sqrt(ops.maximum(scales[0] ** 2 + factor**2 * cov, 0.0))
         new = []
@@ -136,6 +140,15 @@ def _step(step, row):
     return ops.take(
         ops.convert_to_tensor(np.append(step, -1).astype("int32")), row % (len(step) + 1)
     )
+
+
+def _repeated(count, body, state):
+    """`body(i, state)`, some times; a loop of the graph within a graph."""
+    if is_traced():
+        return ops.fori_loop(0, count, body, state)
+    for i in range(count):
+        state = body(i, state)
+    return state
 
 
 def _in_python(body, tensors, bad, table, step, return_trajectory):

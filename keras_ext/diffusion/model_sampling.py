@@ -10,10 +10,12 @@ from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
 from keras_ext.diffusion.data_checks import check_data, check_form, check_labels
 from keras_ext.diffusion.ddim import ddim, ddpm
 from keras_ext.diffusion.kept_samplers import averaged, with_values
+from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.nll_bound import bound_of_each
 from keras_ext.diffusion.noise import seed_pair, standard_normal
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.ode_steps import SOLVERS
+from keras_ext.diffusion.sample_result import finished
 from keras_ext.diffusion.sde import edm_stochastic, sde_sample
 from keras_ext.ops.settings import number, whole
 
@@ -32,7 +34,7 @@ SAMPLERS = {
 
 
 class ModelSampling:
-    """The methods `sample`, `nll_bound` and `denoiser`.
+    """The methods `sample`, `nll_bound`, `log_likelihood` and `denoiser`.
 
     The model has `network`, `schedule`, `prediction`, `num_classes`, `sample_shape`, and
     `kept_samplers`.
@@ -99,9 +101,9 @@ class ModelSampling:
             low, high = ops.convert_to_numpy(self.data_range).tolist()
             clip_x0 = (low, high) if low <= high else None  # None: it was not trained
         settings |= {**chosen, "return_trajectory": return_trajectory, "clip_x0": clip_x0}
-        if function is ode_sample:
+        if function in (ode_sample, edm_stochastic):
             settings = {"start": first_time(self.schedule), **settings}
-        noise = self._first_noise(n_or_noise, seed, settings.get("start", 1.0))
+        noise = self._first_noise(n_or_noise, seed, self._first_time(function, steps, settings))
         conditions = self._conditions(label, noise.shape[0], guidance)
         options = use_ema, jit_compile
         return self._run(function, noise, steps, seed, conditions, options, **settings)
@@ -137,18 +139,62 @@ class ModelSampling:
         Raises:
             ValueError: for bad data, labels or steps, and a network that gives NaN.
         """
+        options = use_ema, jit_compile
+        return self._of_batches(
+            bound_of_each, data, label, steps, seed, batch_size, options, width=width
+        )
+
+    def log_likelihood(
+        self,
+        data,
+        label=None,
+        steps=50,
+        seed=None,
+        batch_size=256,
+        use_ema=True,
+        jit_compile=None,
+        **settings,
+    ):
+        """log p of each sample along the ODE, in nats; see `keras_ext.diffusion.log_likelihood`.
+
+        Args:
+            data: (n, ...) floats; integers by way of `dequantize`.
+            label: int or (n,) ints, the classes, or None for none.
+            steps: int, of four network calls each.
+            seed: int, or None for a random one, of the probes.
+            batch_size: int, samples in a call.
+            use_ema: bool, whether to take the averages of the weights, where there are any.
+            jit_compile: bool, whether to compile with XLA. None: as `compile` was told.
+            **settings: further arguments of `keras_ext.diffusion.log_likelihood`: `divergence`,
+                "exact" by default, which takes d backward passes a call for d numbers in a sample,
+                `probes`, `start`. `end` defaults to the first time that was trained.
+
+        Returns:
+            (n,) float32 NumPy array.
+
+        Raises:
+            ValueError: for bad data, labels or steps, and a network that gives NaN.
+        """
+        settings = {"end": self.schedule.tau, **settings}
+        options = use_ema, jit_compile
+        return self._of_batches(
+            log_likelihood, data, label, steps, seed, batch_size, options, **settings
+        )
+
+    def _of_batches(self, function, data, label, steps, seed, batch_size, options, **settings):
+        """What a function gives of each sample, batch by batch."""
         check_data(data, self.sample_shape)
         count, size = data.shape[0], whole("batch_size", batch_size)
         label = self._conditions(label, count).get("label")
         first, second = ops.convert_to_numpy(seed_pair(seed)).tolist()
-        bounds = []
+        values = []
         for start in range(0, count, size):
             conditions = {} if label is None else {"label": label[start : start + size]}
             batch = (first, (second + start // size) % 2**32)  # each has noise of its own
-            some, options = data[start : start + size], (use_ema, jit_compile)
-            result = self._run(bound_of_each, some, steps, batch, conditions, options, width=width)
-            bounds.append(ops.convert_to_numpy(result.x))
-        return np.concatenate(bounds)
+            some = data[start : start + size]
+            result = self._run(function, some, steps, batch, conditions, options, **settings)
+            values.append(ops.convert_to_numpy(result.x))
+        return np.concatenate(values)
 
     def _run(self, function, x, steps, seed, conditions, options, **settings):
         use_ema, jit_compile = options
@@ -164,7 +210,7 @@ class ModelSampling:
             settings |= {"conditions": conditions}
             if "seed" in inspect.signature(function).parameters:
                 settings["seed"] = seed
-            return function(denoiser, self.schedule, x, steps, **settings)
+            return finished(*function.__wrapped__(denoiser, self.schedule, x, steps, **settings))
         if jit_compile is None:
             jit_compile = self.compiled and bool(self.jit_compile)
         compile_options = {"jit_compile": jit_compile, **settings}
@@ -179,6 +225,16 @@ class ModelSampling:
             **compile_options,
         )
         return sample(x, seed, conditions)
+
+    def _first_time(self, function, steps, settings):
+        """The first knot of a sampler's grid."""
+        parameters = inspect.signature(function).parameters
+        given = {
+            name: settings.get(name, parameters[name].default)
+            for name in ("spacing", "start", "end")
+            if name in parameters
+        }
+        return self.schedule.grid(steps, **given)[0]
 
     def _first_noise(self, n_or_noise, seed, start):
         """The noise to begin with, of the amplitude that the schedule has at a time."""

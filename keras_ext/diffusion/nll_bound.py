@@ -80,7 +80,7 @@ def bound_of_each(
     """`nll_bound` in the form of a sampler, for `compiled`: `x` of the result are the bounds."""
     schedule = schedules.get(schedule)
     x0, seed, steps = checked_noise(noise, "data"), seed_pair(seed), whole("steps", steps)
-    first = 1.0 / (schedule.steps or 1000)
+    first = schedule.tau
     last = 1.0 if schedule.alpha_bar(1.0) > 0 else 1.0 - 1e-3
     log_snr = -2.0 * np.log(schedule.sigma(np.array([last, first])))
     part = (log_snr[1] - log_snr[0]) / steps

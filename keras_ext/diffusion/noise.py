@@ -3,9 +3,12 @@
 import math
 import random
 
+import keras
 import numpy as np
 from keras import ops
 
+from keras_ext.diffusion.checks import is_traced
+from keras_ext.ops.replicas import replica_index
 from keras_ext.ops.settings import whole
 
 
@@ -14,7 +17,8 @@ def seed_pair(seed=None):
 
     Args:
         seed: int, two integers (a tensor or an array), or None for a random one, which
-            `keras.utils.set_random_seed` determines.
+            `keras.utils.set_random_seed` determines. In a graph of TensorFlow None is another one
+            at each call; JAX has nothing to draw it from in a compiled function, and says so.
 
     Returns:
         (2,) uint32.
@@ -27,6 +31,8 @@ def seed_pair(seed=None):
     >>> keras.ops.convert_to_numpy(seed_pair(7)).tolist()
     [7, 0]
     """
+    if seed is None and is_traced():
+        return ops.cast(keras.random.randint((2,), 0, 2**31 - 1), "uint32")
     if seed is None:
         seed = random.randrange(2**31)
     if ops.is_tensor(seed) or isinstance(seed, np.ndarray | list | tuple):
@@ -35,6 +41,23 @@ def seed_pair(seed=None):
         return ops.cast(seed, "uint32")
     number = whole("seed", seed, least=0)
     return ops.convert_to_tensor(np.array([number % 2**32, number >> 32 & 0xFFFFFFFF], "uint32"))
+
+
+def training_seed(generator):
+    """A new seed for a step of training, another one on each replica.
+
+    Args:
+        generator: `keras.random.SeedGenerator`.
+
+    Returns:
+        (2,) uint32.
+
+    Example:
+
+    >>> tuple(training_seed(keras.random.SeedGenerator(0)).shape)
+    (2,)
+    """
+    return seed_pair(generator.next()) + ops.cast(ops.stack([0, replica_index()]), "uint32")
 
 
 def standard_normal(seed, draw, shape):

@@ -28,7 +28,8 @@ def optimal_times(variance, schedule, steps, candidates=None, final_noise=False)
         (steps + 1,) float64, strictly decreasing, the argument `spacing` of a sampler.
 
     Raises:
-        ValueError: for fewer candidates than steps, or ones out of range.
+        ValueError: for fewer candidates than steps, or ones out of range, and for a variance of
+            another schedule.
 
     Example:
 
@@ -95,7 +96,7 @@ def hops_bound(variance, schedule, times):
         float.
 
     Raises:
-        ValueError: for other times.
+        ValueError: for other times, and for a variance of another schedule.
 
     Example:
 
@@ -117,6 +118,7 @@ def hops_bound(variance, schedule, times):
 
 def _costs(variance, schedule, times):
     """Of the last hop from each knot, (n,), and of the hop from each to each, (n, n)."""
+    schedules.check_made_for(variance, schedule)
     ratio = 1.0 / schedule.sigma(times) ** 2
     values = np.maximum(variance.sigma_bar2(times), 1e-300)
     gain = ratio[None, :] - ratio[:, None]

@@ -7,7 +7,8 @@ from keras.saving import deserialize_keras_object, serialize_keras_object
 from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import known
 from keras_ext.diffusion.linear_steps import call, clipped
-from keras_ext.diffusion.predictions import check_prediction, convert_prediction
+from keras_ext.diffusion.noise import standard_normal, training_seed, uniform
+from keras_ext.diffusion.predictions import aligned, check_prediction, convert_prediction
 
 KINDS = ("npr", "sn")
 
@@ -37,8 +38,8 @@ class ReverseCovariance(keras.Model):
     sample weights that come without y, so give some y with them, which is not looked at.)
 
     Args:
-        head: network, called as `head({"x": x, "t": t, **conditions})` with x (b, ...) and t (b,),
-            both float32, and giving (b, ...): a `keras_ext.models.UNet` or `MLPDenoiser`, smaller
+        head: network, called as `head({"x": x / r, "t": t, **conditions})` with x (b, ...) and
+            t (b,), both float32, and giving (b, ...): a `keras_ext.models.UNet` or `MLPDenoiser`, smaller
             than the denoiser.
         denoiser: function `(x, t, **conditions) -> (b, ...)`. A Keras model has its weights; it is
             called with `training=False`, and saved with this model.
@@ -81,14 +82,15 @@ class ReverseCovariance(keras.Model):
         seed=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # levels and targets are float32
         self.head, self.denoiser = head, denoiser
         self.schedule = schedules.get(schedule)
         self.kind, self.prediction = known("kind", kind, KINDS), prediction
         check_prediction(self.schedule, prediction)
         self.clip_x0 = None if clip_x0 is None else tuple(float(each) for each in clip_x0)
         self.seed = seed
-        self.random = keras.random.SeedGenerator(seed)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.mean_loss = keras.losses.MeanAbsoluteError()
 
     def build(self, input_shape):
         shapes = input_shape if isinstance(input_shape, dict) else {"x": input_shape}
@@ -98,8 +100,9 @@ class ReverseCovariance(keras.Model):
     def call(self, inputs, training=None):
         conditions = dict(inputs) if isinstance(inputs, dict) else {"x": inputs}
         x0 = ops.cast(conditions.pop("x"), "float32")
-        t = self._times(ops.shape(x0)[0])
-        eps = keras.random.normal(ops.shape(x0), dtype="float32", seed=self.random)
+        seed = training_seed(self.seed_generator)
+        t = self._times(uniform(seed, 1, ops.shape(x0)[:1]))
+        eps = standard_normal(seed, 0, ops.shape(x0))
         alpha, beta = self._levels(t, x0)
         x = alpha * x0 + beta * eps
         target = (alpha * eps - beta * x0) / _length(alpha, beta)
@@ -121,9 +124,10 @@ class ReverseCovariance(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The mean of what the model gives, weighted, and the losses of the head's layers."""
-        if sample_weight is not None:
-            y_pred = y_pred * ops.cast(sample_weight, "float32")
-        return sum(self.head.losses, ops.mean(y_pred))
+        # Squares are not negative: Keras' mean of them, with weights, on replicas.
+        y_pred = y_pred[:, None]  # (b, 1)
+        loss = self.mean_loss(ops.zeros_like(y_pred), y_pred, sample_weight)
+        return loss + super().compute_loss(x, y, y_pred) if self.losses else loss
 
     def covariance(self, x, t, x0, **conditions):
         """The variance of each element of the data given x.
@@ -192,21 +196,17 @@ class ReverseCovariance(keras.Model):
         }
         return cls(**{**config, **parts})
 
-    def _times(self, count):
-        """Random times: those of the schedule's steps, or from 1 / 1000 to 1."""
+    def _times(self, draws):
+        """Random times: those of the schedule's steps, or from `tau` to 1."""
         steps = self.schedule.steps
-        u = keras.random.uniform((count,), dtype="float32", seed=self.random)
         if steps is not None:
-            return ops.minimum(ops.floor(u * steps) + 1.0, steps) / steps
-        return 1.0 - u * (1.0 - 1e-3)
+            return (ops.floor(draws * steps) + 1.0) / steps
+        return 1.0 - draws * (1.0 - self.schedule.tau)
 
     def _levels(self, t, x):
         """The amplitudes at times t, along the axes of x."""
-        shape = (-1,) + (1,) * (len(x.shape) - 1)
-        return (
-            ops.reshape(self.schedule.alpha_bar(t), shape),
-            ops.reshape(self.schedule.beta_bar(t), shape),
-        )
+        alpha, beta = self.schedule.alpha_bar(t), self.schedule.beta_bar(t)
+        return aligned(alpha, x), aligned(beta, x)
 
     def _denoised(self, x, t, conditions):
         if isinstance(self.denoiser, keras.Layer):
@@ -218,6 +218,7 @@ class ReverseCovariance(keras.Model):
 
         def head(x, t, **conditions):
             conditions = {name: ops.convert_to_tensor(each) for name, each in conditions.items()}
+            x = x / _length(*self._levels(t, x))  # of a size that a network can be given
             return self.head({"x": x, "t": t, **conditions}, training=training)
 
         return ops.softplus(call(head, x, t, conditions))

@@ -3,6 +3,8 @@
 import functools
 from typing import NamedTuple
 
+from keras import ops
+
 from keras_ext.diffusion.checks import is_traced
 
 
@@ -55,12 +57,15 @@ def finished(result, bad_step):
         bad_step: int or int scalar, the step at which it began, from 0, or -1.
 
     Returns:
-        The result.
+        The result; in a graph its samples are NaN if there is such a step.
 
     Raises:
         ValueError: if there is such a step and its value can be read.
     """
-    if not is_traced() and int(bad_step) >= 0:
+    if is_traced():
+        # Also where the bounds of x0 have hidden it.
+        return result._replace(x=ops.where(bad_step >= 0, float("nan"), result.x))
+    if int(bad_step) >= 0:
         raise ValueError(
             f"The denoiser returned NaN or infinity, first at step {int(bad_step)} (from 0). "
             "Expected finite values."

@@ -38,6 +38,11 @@ class Schedule:
     variance_preserving = False
     """Whether alpha_t^2 + beta_t^2 = 1."""
 
+    @property
+    def tau(self):
+        """The time of the first step, 1 / steps, or 1e-3: nothing is trained below."""
+        return 1.0 / (self.steps or 1000)
+
     def alpha_bar(self, t):
         """The amplitude of the data at times t."""
         return self._at(t, lambda xp, t: self._amplitudes(xp, t)[0])
@@ -73,11 +78,16 @@ class Schedule:
         return self._at(t, squared)
 
     def slopes(self, t):
-        """The pair d alpha_t / dt, d beta_t / dt; the second is infinite at 0 for some schedules."""
-        return (
-            self._at(t, lambda xp, t: self._slopes(xp, t)[0]),
-            self._at(t, lambda xp, t: self._slopes(xp, t)[1] / self._amplitudes(xp, t)[1]),
-        )
+        """The pair d alpha_t / dt, d beta_t / dt.
+
+        At time 0 the second is that just above it, as it is infinite there for some schedules.
+        """
+
+        def of_beta(xp, t):
+            t = xp.maximum(t, 1e-12 if xp is np else 1e-6)
+            return self._slopes(xp, t)[1] / self._amplitudes(xp, t)[1]
+
+        return self._at(t, lambda xp, t: self._slopes(xp, t)[0]), self._at(t, of_beta)
 
     def t_of_sigma(self, sigma):
         """The time at which beta_t / alpha_t is sigma; 0 for what is below the ratio at time 0.
@@ -116,7 +126,7 @@ class Schedule:
 
         Args:
             steps: int, number of hops, at most that of a discrete schedule.
-            spacing: str, or a list of the steps + 1 times. With tau = 1 / steps of the schedule, or
+            spacing: str, or a list of the steps + 1 times. With `tau`, 1 / steps of the schedule, or
                 1e-3 for a continuous one:
 
                 - "trailing": equal hops of time.

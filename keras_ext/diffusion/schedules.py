@@ -61,3 +61,25 @@ def get(schedule):
             f"Received: schedule={schedule!r}"
         )
     return schedule
+
+
+def check_made_for(variance, schedule):
+    """Refuses a table of variances that belongs to another schedule.
+
+    Args:
+        variance: an object, which may have an attribute `schedule`.
+        schedule: a `Schedule`.
+
+    Raises:
+        ValueError: if that is another one.
+
+    Example:
+
+    >>> check_made_for(object(), get("ve"))
+    """
+    made_for = getattr(variance, "schedule", None)
+    if made_for is not None and get(made_for) != schedule:
+        raise ValueError(
+            f"The variance was made for another schedule. Expected one for {schedule}. "
+            f"Received: variance.schedule={made_for}"
+        )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from keras import ops
 
 from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import checked_noise, known
@@ -21,14 +20,12 @@ METHODS = ("euler_maruyama", "reverse_diffusion", "ancestral")
 class Langevin:
     """Steps along the score at one noise level, which correct a sampler before each of its steps.
 
-        x <- x + delta score + (2 delta)^(1/2) z,
-        delta = 2 snr^2 c / max(|score|^2 / d, 1 / beta^2)
+        x <- x + delta score + (2 delta)^(1/2) z,  delta = 2 snr^2 c beta^2
 
-    with d the size of a sample, |score| the norm of the sample's own score (not the mean over the
-    batch, which would make samples depend on each other), and c the factor of variance alpha_{r|q}^2
-    of the step for schedules that preserve the variance, else 1. 1 / beta^2 is the mean square of
-    the score where noise prevails, and its largest elsewhere: without it, a sample near a mode, whose
-    score is nearly 0, would be thrown far away.
+    with c the factor of variance alpha_{r|q}^2 of the step for schedules that preserve the variance,
+    else 1. The source has the mean square of the scores of a batch in place of 1 / beta^2, which it
+    is where noise prevails, and at most elsewhere: samples would depend on each other. (With the
+    sample's own score the steps would not end at the marginal but at p / delta, wider than it.)
 
     Args:
         snr: float > 0, length of the steps against their noise.
@@ -56,21 +53,17 @@ class Langevin:
             raise ValueError(f"Expected snr > 0. Received: snr={self.snr}")
 
     def table(self, schedule, times):
-        """Columns for `moved`: alpha / beta^2, 1 / beta^2 and c, (n, 3) float64."""
+        """Columns for `moved`, (n, 3) float64."""
         alpha, beta = schedule.levels(times)
         scale = np.ones_like(alpha)
         if schedule.variance_preserving:
-            following = np.append(alpha[1:], 1.0 if len(alpha) < 2 else alpha[-1])
-            scale = np.maximum((alpha / following) ** 2, 1e-3)
-        return np.stack([alpha / beta**2, 1.0 / beta**2, scale], axis=-1)
+            scale = np.maximum((alpha / np.append(alpha[1:], 1.0)) ** 2, 1e-3)
+        share = 2.0 * self.snr**2 * scale  # delta / beta^2, and score = (alpha x0 - x) / beta^2
+        return np.stack([1.0 - share, share * alpha, beta * np.sqrt(2.0 * share)], axis=-1)
 
     def moved(self, x, x0, z, row):
-        """One step. `x`, `x0`, `z`: (b, ...); `row`: three factors of `table`."""
-        score = row[0] * x0 - row[1] * x
-        axes = tuple(range(1, len(x.shape)))
-        mean_square = ops.mean(ops.square(score), axis=axes, keepdims=True)
-        delta = 2.0 * self.snr**2 * row[2] / ops.maximum(mean_square, row[1])
-        return x + delta * score + ops.sqrt(2.0 * delta) * z
+        """One step. `x`, `x0`, `z`: (b, ...); `row`: their factors of `table`."""
+        return row[0] * x + row[1] * x0 + row[2] * z
 
 
 @sampler
@@ -104,7 +97,9 @@ def sde_sample(
       backwards: (2 - alpha) x + (1 + l^2) / 2 beta^2 score + l beta z.
     - "ancestral": the hop that keeps p(x_q), `ddim` with eta = l. The most precise of large steps.
 
-    A hop from where nothing of the data is left and one to the data are "ancestral".
+    A hop from where nothing of the data is left and one to the data are "ancestral". So is one of
+    "euler_maruyama" that is longer than 1 / |f|, as at the beginning of "cosine": it would not end
+    near the marginal, but beyond its other side.
 
     Args:
         denoiser: function `(x, t, **conditions) -> (b, ...)`, see `ddim`.
@@ -175,8 +170,10 @@ def _rows(schedule, times, method, level):
         variance = schedule.diffusion2(times[:-1]) * length
     else:
         of_x, variance = 2.0 - a / alpha[1:], jump2(levels, following)
-    # Where the drift is infinite the exact hop takes over.
+    # Where the drift is infinite, or too large for the step, the exact hop takes over.
     outside = (a == 0) | (beta[1:] == 0)
+    if method == "euler_maruyama":
+        outside |= ~(np.abs(of_x - 1.0) <= 1.0)
     of_x, variance = (np.where(outside, 0.0, part) for part in (of_x, variance))
     # score = (alpha x0 - x) / beta^2
     of_score = 0.5 * (1.0 + level**2) * variance / b**2
@@ -196,6 +193,7 @@ def edm_stochastic(
     churn=40.0,
     churn_range=(0.05, 50.0),
     noise_scale=1.003,
+    start=1.0,
     seed=None,
     clip_x0=None,
     conditions=None,
@@ -206,18 +204,19 @@ def edm_stochastic(
         sigma^ = (1 + min(churn / steps, 2^(1/2) - 1)) sigma,
         u <- u + noise_scale (sigma^2^ - sigma^2)^(1/2) z,  where sigma is in `churn_range`
 
-    No noise is added where sigma^ would be above that of time 1. The last hop is x0.
+    No noise is added where sigma^ would be above that of `start`. The last hop is x0.
 
     Args:
         denoiser: function `(x, t, **conditions) -> (b, ...)`, see `ddim`.
         schedule: a `Schedule` or its name.
-        noise: (b, ...) float, x at time 1.
+        noise: (b, ...) float, x at time `start`.
         steps: int, number of steps; all but the last take two network calls.
         prediction: str, what the denoiser predicts.
         spacing: str or list of times, see `Schedule.grid`.
         churn: float of at least 0; 0: no noise.
         churn_range: pair of floats, the least and the largest sigma before which noise is added.
         noise_scale: float, makes up for the detail that networks take away.
+        start: float, the first time; see `ode_sample`.
         seed: int, (2,) integers, or None for a random one.
         clip_x0: pair of floats between which the predicted data are held, or None.
         conditions: dict of further arguments of the denoiser, or None.
@@ -245,7 +244,7 @@ def edm_stochastic(
     x = checked_noise(noise)
     if number("churn", churn) < 0:
         raise ValueError(f"Expected churn of at least 0. Received: churn={churn}")
-    times = schedule.grid(steps, spacing)
+    times = schedule.grid(steps, spacing, start)
     alpha, beta = schedule.levels(times)
     with np.errstate(divide="ignore"):
         sigma = beta / alpha

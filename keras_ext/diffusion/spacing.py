@@ -49,7 +49,7 @@ def knots(schedule, steps, spacing="trailing", start=1.0, end=0.0):
         raise ValueError(
             f"Expected times 0 <= end < start <= 1. Received: start={start}, end={end}"
         )
-    tau = min(1.0 / (schedule.steps or 1000), (start - end) / steps)
+    tau = min(schedule.tau, (start - end) / steps)
     if spacing in ("trailing", "leading"):
         times = np.linspace(start, end, steps + 1)
         if spacing == "leading":

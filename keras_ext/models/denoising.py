@@ -27,8 +27,8 @@ def denoiser_inputs(input_shape, num_classes=None):
     return inputs
 
 
-def embed_condition(inputs, dim, num_classes, policy):
-    """What the blocks are told of time and class.
+def embed_condition(inputs, dim, num_classes):
+    """What the blocks are told of time and class, in float32 whatever the policy of the network.
 
         condition = swish(W_2 swish(W_1 features(t)) + class embedding)
 
@@ -36,18 +36,19 @@ def embed_condition(inputs, dim, num_classes, policy):
         inputs: dict of `denoiser_inputs`.
         dim: int, even: width of the features of time, and of the output.
         num_classes: int, or None. The table has a row more, that of no class.
-        policy: dtype policy.
 
     Returns:
-        (b, dim) in the compute dtype.
+        (b, dim) float32.
     """
     x = TimeEmbedding(dim, dtype="float32", name="Time-Features")(inputs["t"])
-    x = keras.layers.Dense(dim, activation="swish", dtype=policy, name="Time-Dense")(x)
-    x = keras.layers.Dense(dim, dtype=policy, name="Time-Output")(x)
+    x = keras.layers.Dense(dim, activation="swish", dtype="float32", name="Time-Dense")(x)
+    x = keras.layers.Dense(dim, dtype="float32", name="Time-Output")(x)
     if num_classes is not None:
-        table = keras.layers.Embedding(num_classes + 1, dim, dtype=policy, name="Label-Embedding")
-        x = keras.layers.Add(dtype=policy, name="Label-Add")([x, table(inputs["label"])])
-    return keras.layers.Activation("swish", dtype=policy, name="Condition")(x)
+        table = keras.layers.Embedding(
+            num_classes + 1, dim, dtype="float32", name="Label-Embedding"
+        )
+        x = keras.layers.Add(dtype="float32", name="Label-Add")([x, table(inputs["label"])])
+    return keras.layers.Activation("swish", dtype="float32", name="Condition")(x)
 
 
 def check_classes(num_classes):

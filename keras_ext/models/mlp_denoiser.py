@@ -18,8 +18,8 @@ class MLPDenoiser(keras.Model):
         x = x + W_2 dropout(swish(W_1 LayerNorm(x) + W_c c)),  num_layers times
         output = Q swish(LayerNorm(x))
 
-    where c is what `TimeEmbedding` and an embedding of the class give, and each product but that has a bias.
-    W_2 and Q begin as 0, and so does the output.
+    where c is what `TimeEmbedding` and an embedding of the class give, and each product but that has
+    a bias. W_2 and Q begin as 0, and so does the output.
 
     A functional model.
 
@@ -29,7 +29,7 @@ class MLPDenoiser(keras.Model):
         num_layers: int, number of blocks. Defaults to 3.
         num_classes: int; None: there is no input `label`.
         dropout: float in [0, 1). Defaults to 0.
-        dtype: dtype policy of the layers; norms and the features of time are float32 in each.
+        dtype: dtype policy of the layers; norms and what is told of time and class are float32 in each.
 
     Inputs, a dict:
         x: (b, input_dim) float32.
@@ -84,7 +84,7 @@ class MLPDenoiser(keras.Model):
 
         # === Functional model ===
         inputs = denoiser_inputs((input_dim,), num_classes)
-        condition = embed_condition(inputs, hidden_dim, num_classes, policy)
+        condition = embed_condition(inputs, hidden_dim, num_classes)
         x = dense(hidden_dim, "Input-Dense")(inputs["x"])
         for i in range(num_layers):
             block = f"Block-{i}"

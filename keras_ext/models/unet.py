@@ -47,7 +47,7 @@ class UNet(keras.Model):
         dropout: float in [0, 1). Defaults to 0.
         groups: int, groups of channels of the norms, which divides all `channels`. Defaults to 8.
         num_heads: int, heads of attention. Defaults to 4.
-        dtype: dtype policy of the layers; norms and the features of time are float32 in each.
+        dtype: dtype policy of the layers; norms and what is told of time and class are float32 in each.
 
     Inputs, a dict:
         x: (b, *input_shape) float32.
@@ -116,7 +116,7 @@ class UNet(keras.Model):
 
         # === Functional model ===
         inputs = denoiser_inputs(input_shape, num_classes)
-        condition = embed_condition(inputs, 4 * channels[0], num_classes, parts.policy)
+        condition = embed_condition(inputs, 4 * channels[0], num_classes)
         x = parts.conv(channels[0], "Input-Conv")(inputs["x"])
         passed = []
         for level in range(len(channels)):

@@ -107,7 +107,8 @@ def test_a_sampler_with_a_head_is_the_same_compiled_and_takes_new_weights(rng):
     denoiser = GMM5.denoiser(COSINE)
     model = ReverseCovariance(head(), denoiser, "cosine", "sn", clip_x0=(-1.5, 1.5))
     options = {"variance": model, "clip_x0": (-1.5, 1.5)}
-    sample = compiled(ddpm, denoiser, COSINE, 5, **options)
+    # The head's variables are found beside those that are named.
+    sample = compiled(ddpm, denoiser, COSINE, 5, variables=[], **options)
     for _ in range(2):
         eager = ddpm(denoiser, COSINE, noise, 5, seed=1, **options)
         result = sample(noise, seed=1)
@@ -119,6 +120,23 @@ def test_a_sampler_with_a_head_is_the_same_compiled_and_takes_new_weights(rng):
     model.head.set_weights([w * np.nan for w in model.head.get_weights()])
     with pytest.raises(ValueError, match="step 0"):
         ddpm(denoiser, COSINE, noise, 5, variance=model)
+
+
+def test_heads_see_inputs_of_moderate_size_in_float32(rng):
+    model = ReverseCovariance(
+        head(dtype="mixed_float16"), lambda x, t: x, "edm", prediction="x0", dtype="mixed_float16"
+    )
+    seen, inner = [], model.head
+
+    def look(inputs, training):
+        seen.append((inputs["x"].dtype, float(ops.max(ops.abs(inputs["x"])))))
+        return inner(inputs, training=training)
+
+    model.head = look
+    loss = ops.convert_to_numpy(model(rng.normal(size=(64, 2)).astype("float32")))
+    model.covariance(80.0 * np.ones((2, 2), "float32"), np.ones(2, "float32"), np.ones((2, 2)))
+    assert np.isfinite(loss).all() and loss.dtype == "float32"
+    assert all("float32" in str(dtype) and largest < 6 for dtype, largest in seen)
 
 
 def test_only_the_head_learns_and_all_is_saved(tmp_path, rng):

@@ -88,6 +88,18 @@ def test_conversions_of_predictions_are_inverses(schedule, rng):
     np.testing.assert_allclose(found, x0, atol=2e-4 * float(schedule.sigma(0.8)) + 1e-5)
 
 
+@pytest.mark.parametrize("schedule", ALL, ids=str)
+def test_at_time_zero_a_velocity_says_the_data_too(schedule):
+    x, value = np.ones((1, 2), "float32"), np.full((1, 2), 0.5, "float32")
+    for t in (np.zeros(1), ops.zeros((1,))):
+        assert all(np.isfinite(ops.convert_to_numpy(slope)) for slope in schedule.slopes(t))
+        x0 = diffusion.convert_prediction(value, x, t, schedule, "velocity", "x0")
+        expected = x  # but for the noise that "ve" and "edm" leave
+        if schedule.beta_bar(0.0) > 0:
+            expected = x - schedule.beta_bar(0.0) * value / schedule.slopes(0.0)[1]
+        np.testing.assert_allclose(ops.convert_to_numpy(x0), expected, atol=1e-4)
+
+
 def test_what_is_refused():
     straight, cosine = schedules.get("straight"), schedules.get("cosine")
     for function, words in [

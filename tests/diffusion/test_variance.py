@@ -339,6 +339,12 @@ def test_what_is_refused(tmp_path):
     noise = keras.random.normal((2, 2), seed=0)
     with pytest.raises(ValueError, match="another schedule"):
         diffusion.ddim(lambda x, t: x, "cosine", noise, 5, variance=table)
+    for of_table in (
+        lambda: diffusion.optimal_times(table, "cosine", 3),
+        lambda: diffusion.hops_bound(table, "cosine", [1.0, 0.0]),
+    ):
+        with pytest.raises(ValueError, match="another schedule"):
+            of_table()
     with pytest.raises(ValueError, match="at least steps=3"):
         diffusion.optimal_times(table, LINEAR, 3, candidates=[0.5, 1.0])
     with pytest.raises(ValueError, match="end with 0"):
