@@ -61,13 +61,19 @@ class KerasSide:
 
         return lambda: calls(self.noise).numpy()
 
-    def sampling(self, sampler, steps, **settings):
+    def sampler_alone(self):
+        """DDIM of 50 steps with a denoiser that takes no time."""
+        from keras_ext.diffusion import ddim
+
+        return self.sampling(ddim, DDIM_STEPS, lambda x, t: 0.5 * x)
+
+    def sampling(self, sampler, steps, denoiser=None, **settings):
         """A compiled sampler of the library."""
         from keras_ext.diffusion import compiled
 
         sample = compiled(
             sampler,
-            self.denoiser,
+            denoiser or self.denoiser,
             "linear_ho",
             steps,
             jit_compile=self.xla,
@@ -146,9 +152,18 @@ class TorchSide:
 
         return calls
 
-    def sampling(self, scheduler, steps):
+    def sampler_alone(self):
+        """DDIM of 50 steps with a denoiser that takes no time."""
+        from diffusers import DDIMScheduler
+
+        scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+        return self.sampling(scheduler, DDIM_STEPS, lambda x, t: 0.5 * x)
+
+    def sampling(self, scheduler, steps, predict=None):
         """The loop of diffusers' documentation."""
         import torch
+
+        predict = predict or self.predict
 
         def sample():
             scheduler.set_timesteps(steps)
@@ -157,7 +172,7 @@ class TorchSide:
                 for t in scheduler.timesteps:
                     scaled = scheduler.scale_model_input(x, t)
                     times = t.expand(self.batch)
-                    x = scheduler.step(self.predict(scaled, times), t, x).prev_sample
+                    x = scheduler.step(predict(scaled, times), t, x).prev_sample
             return x.numpy()
 
         return sample
