@@ -3,9 +3,10 @@
     python diffusion_quality.py mixture     five Gaussians, whose denoiser is known: samplers alone
     python diffusion_quality.py digits      8 x 8 digits, a trained network
 
-DDPM with both variances, with the one estimated from data, with a covariance for each state, DDIM
-with and without, Heun and DPM++ 2M. Distances stand beside their floor: what two sets of data have
-between them. Below it there is nothing to see.
+DDPM with both variances, with the one estimated from data, with a covariance for each state, exact or
+learnt by NPR and SN heads (whose own calls are not counted), with half of the calls as Langevin
+steps, DDIM with and without, Heun and DPM++ 2M. Distances stand beside their floor: what two sets of data have between them. Below it there is
+nothing to see.
 """
 
 import argparse
@@ -18,15 +19,15 @@ CALLS = (5, 10, 20, 50)
 SCHEDULE = "cosine"
 
 
-def samplers(variance, covariance):
+def samplers(variance, covariances):
     """Name -> function (denoiser, noise, calls, prediction, seed) that gives samples.
 
     Args:
         variance: `ReverseVariance`.
-        covariance: an object with `covariance(x, t, x0)`, or None.
+        covariances: name -> an object with `covariance(x, t, x0)`.
     """
     from keras_ext import diffusion
-    from keras_ext.diffusion import compiled, ddim, ddpm, ode_sample
+    from keras_ext.diffusion import Langevin, compiled, ddim, ddpm, ode_sample, sde_sample
 
     def hops(sampler, **settings):
         def sample(denoiser, noise, calls, prediction, seed):
@@ -50,18 +51,22 @@ def samplers(variance, covariance):
 
         return sample
 
-    found = {
+    def corrected(denoiser, noise, calls, prediction, seed):
+        settings = {"prediction": prediction, "corrector": Langevin(), "end": 0.0}
+        return compiled(sde_sample, denoiser, SCHEDULE, calls // 2, **settings)(noise, seed).x
+
+    return {
         "DDPM, small": hops(ddpm),
         "DDPM, big": hops(ddpm, variance="big"),
         "DDPM, analytic": hops(ddpm, variance=variance),
+        "DDPM, Langevin": corrected,
         "DDIM": hops(ddim),
         "DDIM, analytic": hops(ddim, variance=variance),
         "Heun": solver("heun", 2),
         "DPM++ 2M": solver("dpmpp_2m", 1),
+        **{f"DDPM, {name}": hops(ddpm, variance=each) for name, each in covariances.items()},
+        **{f"DDIM, {name}": hops(ddim, variance=each) for name, each in covariances.items()},
     }
-    if covariance is not None:
-        found["DDPM, a covariance a state"] = hops(ddpm, variance=covariance)
-    return found
 
 
 class ExactCovariance:
@@ -80,11 +85,25 @@ class ExactCovariance:
         )
 
 
+def learnt(head, denoiser, kind, data, epochs, **settings):
+    """A `ReverseCovariance`, trained."""
+    import keras
+
+    from keras_ext.diffusion import ReverseCovariance
+
+    model = ReverseCovariance(head, denoiser, SCHEDULE, kind, "v", seed=0, **settings)
+    steps = epochs * -(-len(data) // 256)
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, steps)))
+    model.fit(data, batch_size=256, epochs=epochs, verbose=0)
+    return model
+
+
 def mixture_table(arguments):
     """Sliced Wasserstein distances on the mixture, over seeds."""
     from keras_ext import diffusion
     from keras_ext.diffusion import estimate_reverse_variance
     from keras_ext.metrics import sliced_wasserstein, two_sample_floor
+    from keras_ext.models import MLPDenoiser
 
     mixture, schedule = Mixture(), diffusion.schedules.get(SCHEDULE)
     count = arguments.count
@@ -96,7 +115,12 @@ def mixture_table(arguments):
         sliced_wasserstein, mixture.sample(4 * count), sizes=(count, count), repeats=10
     )
     rows = []
-    for name, sample in samplers(variance, ExactCovariance(mixture, schedule)).items():
+    covariances = {"exact covariance": ExactCovariance(mixture, schedule)}
+    data = mixture.sample(10 * count, seed=7).astype("float32")
+    for kind in ("npr", "sn"):
+        head = MLPDenoiser(2, hidden_dim=64, num_layers=2)
+        covariances[f"{kind.upper()} head"] = learnt(head, denoiser, kind, data, 4)
+    for name, sample in samplers(variance, covariances).items():
         cells = []
         for calls in arguments.calls:
             distances = []
@@ -147,7 +171,13 @@ def digits_table(arguments):
             denoiser, SCHEDULE, images, prediction="v", bound=(-1.0, 1.0), samples=64, seed=seed
         )
         noise = np.random.default_rng(seed).normal(size=(count, 8, 8, 1)).astype("float32")
-        for name, sample in samplers(variance, None).items():
+        covariances = {}
+        for kind in ("npr", "sn"):
+            head = UNet((8, 8, 1), channels=(16, 32), blocks_per_level=1)
+            covariances[f"{kind.upper()} head"] = learnt(
+                head, denoiser, kind, images, arguments.epochs, clip_x0=(-1.0, 1.0)
+            )
+        for name, sample in samplers(variance, covariances).items():
             for calls in arguments.calls:
                 x = np.clip(np.array(sample(denoiser, noise, calls, "v", seed)), -1.0, 1.0)
                 distances.setdefault((name, calls), []).append(frechet_distance(features(x), real))
