@@ -1,5 +1,6 @@
 """A sampler as one compiled function."""
 
+import functools
 import inspect
 
 import keras
@@ -68,7 +69,9 @@ def _compile(function, variables, jit_compile):
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=jit_compile, autograph=False)
+        # A partial, as TensorFlow counts the traces of functions by their line, and would warn that
+        # this one, every sampler, is traced too often.
+        return tf.function(functools.partial(function), jit_compile=jit_compile, autograph=False)
     if keras.config.backend() != "jax":
         raise ValueError(
             "Expected the backend tensorflow or jax. "
