@@ -77,7 +77,9 @@ def arguments():
     parser.add_argument("--ema", type=float, default=0.995, help="momentum of the averages")
     parser.add_argument("--steps", type=int, default=20, help="of the sampler of the pictures")
     parser.add_argument("--guidance", type=float, default=2.0, help="of samples.png")
-    parser.add_argument("--compared", type=int, default=500, help="samples that are measured")
+    parser.add_argument(
+        "--compared", type=int, default=500, help="images that are measured, at most"
+    )
     parser.add_argument(
         "--calls", type=int, nargs="+", default=[6, 12, 24, 48], help="points of quality.png"
     )
@@ -251,6 +253,9 @@ def main():
     )
     print(f"trained in {time.perf_counter() - start:.0f} s")
     draw_pictures(args, model, images.names)
+    held_out = held_out[: args.compared]
+    if held_out_labels is not None:
+        held_out_labels = held_out_labels[: args.compared]
     bits_per_dimension(args, model, images, held_out, held_out_labels)
     check_copies(model, train, labels, held_out, args.seed)
     compare_samplers(args, model, images, train, labels)
