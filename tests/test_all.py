@@ -34,6 +34,7 @@ from keras_ext import (
     ops,
     optimizers,
 )
+from keras_ext.diffusion import interpolants
 
 RNG = np.random.default_rng(0)
 MASK = np.array([[1] * LENGTH, [1, 1, 1, 1, 0, 0, 0], [0] * LENGTH], "bool")
@@ -844,6 +845,7 @@ def test_every_serialisable_object_is_in_the_table():
         "CachedContrastiveModel",
         "DenoisingDiffusion",
         "MeanOverExamples",
+        "RectifiedFlow",
         "ReverseCovariance",
         "Views",
     }
@@ -851,6 +853,8 @@ def test_every_serialisable_object_is_in_the_table():
     apart |= {
         cls.__name__ for cls in [*diffusion.schedules.NAMES.values(), diffusion.CustomSchedule]
     }
+    # See tests/diffusion/test_interpolants.py.
+    apart |= {cls.__name__ for cls in interpolants.NAMES.values()} | {"FunctionInterpolant"}
     rows = {row.cls.__name__ for row in ROWS}
     assert not rows & apart
     assert registered == {f"keras_ext>{name}" for name in rows | apart}

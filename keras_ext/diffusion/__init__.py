@@ -16,16 +16,27 @@ from keras_ext.diffusion.denoising_diffusion import DenoisingDiffusion
 from keras_ext.diffusion.dequantize import bits_per_dimension, dequantize
 from keras_ext.diffusion.encode import ddim_encode, interpolate
 from keras_ext.diffusion.estimate_variance import estimate_reverse_variance
+from keras_ext.diffusion.flow_conversion import as_denoiser, as_velocity
+from keras_ext.diffusion.flow_sample import flow_sample
+from keras_ext.diffusion.interpolants import (
+    FunctionInterpolant,
+    LinearInterpolant,
+    StochasticInterpolant,
+    TrigonometricInterpolant,
+    VariancePreservingInterpolant,
+)
 from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.nll_bound import nll_bound
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.optimal_times import hops_bound, optimal_times
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
+from keras_ext.diffusion.rectified_flow import RectifiedFlow
 from keras_ext.diffusion.reverse_covariance import ReverseCovariance
 from keras_ext.diffusion.reverse_variance import ReverseVariance
 from keras_ext.diffusion.sample_result import SampleResult
 from keras_ext.diffusion.sde import Langevin, edm_stochastic, sde_sample
 from keras_ext.diffusion.similarity_guidance import SimilarityGuidance
+from keras_ext.diffusion.straightness import straightness
 from keras_ext.diffusion.tabulated_schedules import (
     CosineSchedule,
     CustomSchedule,
@@ -40,18 +51,26 @@ __all__ = [
     "CustomSchedule",
     "DenoisingDiffusion",
     "EDMSchedule",
+    "FunctionInterpolant",
     "Langevin",
     "LinearHoSchedule",
+    "LinearInterpolant",
+    "RectifiedFlow",
     "ReverseCovariance",
     "ReverseVariance",
     "SampleResult",
     "SimilarityGuidance",
+    "StochasticInterpolant",
     "StraightSchedule",
     "SuLinearSchedule",
     "SubVPSchedule",
+    "TrigonometricInterpolant",
     "VESchedule",
     "VPContinuousSchedule",
+    "VariancePreservingInterpolant",
+    "as_denoiser",
     "as_eps",
+    "as_velocity",
     "bits_per_dimension",
     "compiled",
     "convert_prediction",
@@ -64,6 +83,7 @@ __all__ = [
     "dequantize",
     "edm_stochastic",
     "estimate_reverse_variance",
+    "flow_sample",
     "hops_bound",
     "interpolate",
     "log_likelihood",
@@ -71,4 +91,5 @@ __all__ = [
     "ode_sample",
     "optimal_times",
     "sde_sample",
+    "straightness",
 ]

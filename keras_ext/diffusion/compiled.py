@@ -11,15 +11,15 @@ from keras_ext.diffusion.sample_result import SampleResult, finished
 
 
 def compiled(
-    sampler, denoiser, schedule, steps=None, *, jit_compile=False, variables=None, **settings
+    sampler, denoiser, schedule=None, steps=None, *, jit_compile=False, variables=None, **settings
 ):
     """Compiles a sampler, once for each shape of the noise.
 
     Args:
         sampler: a sampler of this room: `ddim`, `ddpm`, `ode_sample`, `sde_sample`,
-            `edm_stochastic`, `ddim_encode` (whose data take the place of the noise).
-        denoiser: function `(x, t, **conditions)`.
-        schedule: a `Schedule` or its name.
+            `edm_stochastic`, `ddim_encode` (whose data take the place of the noise), `flow_sample`.
+        denoiser: function `(x, t, **conditions)`; of `flow_sample` the velocity.
+        schedule: a `Schedule` or its name; None for a sampler that takes none, `flow_sample`.
         steps: int, number of steps.
         jit_compile: bool, whether TensorFlow compiles with XLA, which needs a batch of known size.
             JAX always does.
@@ -34,7 +34,8 @@ def compiled(
         raises as the sampler does, also for a denoiser that gives NaN.
 
     Raises:
-        ValueError: on a backend that is neither TensorFlow nor JAX.
+        ValueError: on a backend that is neither TensorFlow nor JAX, and for a schedule where the
+            sampler takes none, or none where it takes one.
 
     Example:
 
@@ -48,11 +49,18 @@ def compiled(
     found = list(getattr(denoiser, "variables", []) if variables is None else variables)
     found += [v for each in settings.values() for v in getattr(each, "variables", [])]
     variables = list({id(variable): variable for variable in found}.values())
-    seeded = "seed" in inspect.signature(sampler).parameters
+    parameters = inspect.signature(sampler).parameters
+    seeded = "seed" in parameters
+    if ("schedule" in parameters) == (schedule is None):
+        raise ValueError(
+            "Expected a schedule for a sampler that takes one, and None for one that does not. "
+            f"Received: sampler={sampler.__name__}, schedule={schedule}"
+        )
+    before = (denoiser,) if schedule is None else (denoiser, schedule)
 
     def run(noise, seed, conditions):
         arguments = {**settings, "conditions": conditions, **({"seed": seed} if seeded else {})}
-        result, bad = sampler.__wrapped__(denoiser, schedule, noise, steps, **arguments)
+        result, bad = sampler.__wrapped__(*before, noise, steps, **arguments)
         return tuple(result), bad
 
     function = _compile(run, variables, jit_compile)

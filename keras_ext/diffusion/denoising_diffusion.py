@@ -1,5 +1,3 @@
-import contextlib
-
 import keras
 import numpy as np
 from keras import ops
@@ -7,9 +5,21 @@ from keras.saving import deserialize_keras_object, serialize_keras_object
 
 from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import known
-from keras_ext.diffusion.data_checks import check_data, check_form, check_labels, seems_fit
-from keras_ext.diffusion.kept_samplers import KeptSamplers, averaged
+from keras_ext.diffusion.data_checks import check_form, seems_fit
+from keras_ext.diffusion.kept_samplers import KeptSamplers
 from keras_ext.diffusion.model_sampling import ModelSampling
+from keras_ext.diffusion.model_training import (
+    build_optimizer,
+    check_arrays,
+    checked_dropout,
+    checked_network,
+    dropped,
+    mean_of_losses,
+    network_inputs,
+    sample_shape_of,
+    separate_averages,
+    with_labels,
+)
 from keras_ext.diffusion.noise import seed_pair, standard_normal, training_seed, uniform
 from keras_ext.diffusion.predictions import aligned, check_prediction
 from keras_ext.diffusion.training_loss import (
@@ -20,7 +30,6 @@ from keras_ext.diffusion.training_loss import (
     training_times,
     validation_times,
 )
-from keras_ext.ops.settings import number
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -106,12 +115,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         seed=None,
         **kwargs,
     ):
-        if not isinstance(network, keras.Model) or not network.built:
-            raise ValueError(
-                "Expected a network that is a keras.Model and has its weights. "
-                f"Received: network={network!r}"
-            )
-        kwargs.setdefault("dtype", network.dtype_policy)
+        kwargs.setdefault("dtype", checked_network(network).dtype_policy)
         super().__init__(autocast=False, **kwargs)
         self.kept_samplers = KeptSamplers()
         self.network = network
@@ -120,12 +124,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         self.prediction = prediction
         self.loss_weight = known("loss_weight", loss_weight, WEIGHTS)
         self.time_sampling = known("time_sampling", time_sampling, TIMES)
-        self.cond_dropout = number("cond_dropout", cond_dropout)
-        if not 0.0 <= self.cond_dropout < 1.0 or (cond_dropout and self.num_classes is None):
-            raise ValueError(
-                "Expected cond_dropout in [0, 1), and 0 for a network without `num_classes`. "
-                f"Received: cond_dropout={cond_dropout}, num_classes={self.num_classes}"
-            )
+        self.cond_dropout = checked_dropout(cond_dropout, self.num_classes)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.mean_loss = keras.losses.MeanAbsoluteError()
@@ -148,8 +147,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
     @property
     def sample_shape(self):
         """The shape of one sample; None where the network does not say it."""
-        inputs = getattr(self.network, "inputs", None) or []
-        return next((tuple(x.shape[1:]) for x in inputs if x.name == "x"), None)
+        return sample_shape_of(self.network)
 
     # === Training ===
     def call(self, inputs, training=None):
@@ -178,10 +176,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
             seed = training_seed(self.seed_generator)
             draws = uniform(seed, 1, (count,))
             t = training_times(self.time_sampling, first, draws)
-            if label is not None and self.cond_dropout:
-                label = ops.reshape(ops.cast(label, "int32"), (-1,))
-                dropped = uniform(seed, 2, (count,)) < self.cond_dropout
-                label = ops.where(dropped, self.num_classes, label)
+            label = dropped(label, self.cond_dropout, self.num_classes, seed)
         else:
             seed, t = seed_pair(0), validation_times(count, first)
         eps = standard_normal(seed, 0, ops.shape(x))
@@ -196,25 +191,10 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         if not self.schedule.variance_preserving:
             alpha, beta = self.schedule.alpha_bar(t), self.schedule.beta_bar(t)
             x = x * aligned(ops.rsqrt(ops.square(alpha) + ops.square(beta)), x)
-        inputs = {"x": x, "t": t}
-        if self.num_classes is not None:
-            if label is None:
-                label = ops.full(ops.shape(x)[:1], self.num_classes, "int32")
-            inputs["label"] = ops.reshape(ops.cast(label, "int32"), (-1,))
-        elif label is not None:
-            check_labels(label, None)
-        return self.network(inputs, training=training)
+        return self.network(network_inputs(x, t, label, self.num_classes), training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if self.loss is not None:
-            raise ValueError(
-                "The loss is that of `loss_weight`. Expected compile(optimizer) without a loss. "
-                f"Received: loss={self.loss!r}"
-            )
-        # The losses are not negative: Keras' mean of them, with weights, on replicas.
-        y_pred = y_pred[:, None]  # (b, 1)
-        loss = self.mean_loss(ops.zeros_like(y_pred), y_pred, sample_weight)
-        return loss + super().compute_loss(x, y, y_pred) if self.losses else loss
+        return mean_of_losses(self, x, y, y_pred, sample_weight)
 
     # Of TensorFlow (data), of JAX (state, data).
     def train_step(self, *arguments):
@@ -225,30 +205,13 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
 
     def _with_labels(self, data):
         """A batch whose labels are part of its inputs, where the call finds them."""
-        x, label, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        inputs = dict(x) if isinstance(x, dict) else {"x": x}
-        if label is not None:
-            inputs["label"] = label
-        if self.num_classes is not None and "label" not in inputs:
-            raise ValueError(
-                "Expected labels: the network has classes. (The label num_classes stands for none.)"
-                f" Received: num_classes={self.num_classes}, label=None"
-            )
-        return inputs, None, sample_weight
+        return with_labels(data, self.num_classes)
 
     def fit(self, x=None, y=None, *arguments, **named):
         self._check_arrays(x, y)
-        if self.compiled and not self.optimizer.built:
-            # Else Keras makes the slots while it traces, and traces again.
-            strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's
-            with strategy.scope() if strategy else contextlib.nullcontext():
-                self.optimizer.build(self.trainable_variables)
+        build_optimizer(self)
         history = super().fit(x, y, *arguments, **named)
-        if keras.config.backend() == "jax":
-            # Keras has made the averages the weights: one array in two places, which the next
-            # evaluation would delete.
-            for _, average in averaged(self.optimizer):
-                average.assign(ops.copy(average))
+        separate_averages(self)
         return history
 
     def evaluate(self, x=None, y=None, *arguments, **named):
@@ -256,14 +219,7 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         return super().evaluate(x, y, *arguments, **named)
 
     def _check_arrays(self, x, label):
-        """Refuses what can be seen of arrays alone; of data sets the call sees dtype and shape."""
-        if isinstance(x, dict):
-            x, label = x.get("x"), x.get("label", label)
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
-            check_data(x, self.sample_shape)
-            if label is not None:
-                label = label if hasattr(label, "dtype") else np.asarray(label)
-                check_labels(label, self.num_classes, x.shape[0])
+        check_arrays(x, label, self.sample_shape, self.num_classes)
 
     # === Saving ===
     def get_config(self):

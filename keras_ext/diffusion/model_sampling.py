@@ -103,8 +103,10 @@ class ModelSampling:
         settings |= {**chosen, "return_trajectory": return_trajectory, "clip_x0": clip_x0}
         if function in (ode_sample, edm_stochastic):
             settings = {"start": first_time(self.schedule), **settings}
-        noise = self._first_noise(n_or_noise, seed, self._first_time(function, steps, settings))
-        conditions = self._conditions(label, noise.shape[0], guidance)
+        first = self._first_time(function, steps, settings)
+        scale = float(self.schedule.beta_bar(first))
+        noise = first_noise(n_or_noise, self.sample_shape, seed, scale)
+        conditions = label_conditions(label, self.num_classes, noise.shape[0], guidance)
         options = use_ema, jit_compile
         return self._run(function, noise, steps, seed, conditions, options, **settings)
 
@@ -185,7 +187,7 @@ class ModelSampling:
         """What a function gives of each sample, batch by batch."""
         check_data(data, self.sample_shape)
         count, size = data.shape[0], whole("batch_size", batch_size)
-        label = self._conditions(label, count).get("label")
+        label = label_conditions(label, self.num_classes, count).get("label")
         first, second = ops.convert_to_numpy(seed_pair(seed)).tolist()
         values = []
         for start in range(0, count, size):
@@ -197,34 +199,10 @@ class ModelSampling:
         return np.concatenate(values)
 
     def _run(self, function, x, steps, seed, conditions, options, **settings):
-        use_ema, jit_compile = options
-        # JAX keeps what is trained apart from the variables until an epoch ends.
-        getattr(self, "jax_state_sync", lambda: None)()
-        pairs = averaged(self.optimizer) if use_ema and self.compiled else []
-        denoiser = self.denoiser()
-        if "guidance" in conditions:
-            denoiser = guided(denoiser, {"label": self.num_classes})
         settings["prediction"] = self.prediction
-        if self.compiled and self.run_eagerly:
-            denoiser = with_values(denoiser, self.network.variables, pairs)
-            settings |= {"conditions": conditions}
-            if "seed" in inspect.signature(function).parameters:
-                settings["seed"] = seed
-            return finished(*function.__wrapped__(denoiser, self.schedule, x, steps, **settings))
-        if jit_compile is None:
-            jit_compile = self.compiled and bool(self.jit_compile)
-        compile_options = {"jit_compile": jit_compile, **settings}
-        sample = self.kept_samplers.get(
-            function,
-            denoiser,
-            self.schedule,
-            steps,
-            self.network.variables,
-            pairs,
-            sorted(conditions),
-            **compile_options,
+        return run_sampler(
+            self, function, self.schedule, x, steps, seed, conditions, options, **settings
         )
-        return sample(x, seed, conditions)
 
     def _first_time(self, function, steps, settings):
         """The first knot of a sampler's grid."""
@@ -236,38 +214,112 @@ class ModelSampling:
         }
         return self.schedule.grid(steps, **given)[0]
 
-    def _first_noise(self, n_or_noise, seed, start):
-        """The noise to begin with, of the amplitude that the schedule has at a time."""
-        if len(getattr(n_or_noise, "shape", ())) > 0 or isinstance(n_or_noise, list | tuple):
-            noise = checked_noise(n_or_noise)
-            check_form(noise, self.sample_shape)
-            return noise
-        count, shape = whole("n_or_noise", n_or_noise), self.sample_shape
-        if shape is None or None in shape:
-            raise ValueError(
-                "The network does not say the shape of a sample. Expected noise of shape (n, ...). "
-                f"Received: n_or_noise={n_or_noise}, shape of a sample {shape}"
-            )
-        beta = float(self.schedule.beta_bar(start))
-        return beta * standard_normal(seed_pair(seed), FIRST_NOISE, (count, *shape))
 
-    def _conditions(self, label, count, guidance=None):
-        """The arguments of the denoiser beside x and t."""
-        if label is None:
-            if guidance is not None:
-                raise ValueError(
-                    "Guidance is towards a class. Expected a label. "
-                    f"Received: guidance={guidance}, label=None"
-                )
-            return {}
-        label = label if hasattr(label, "dtype") else np.asarray(label)
-        if len(label.shape) == 0:
-            label = np.full((count,), ops.convert_to_numpy(label))
-        check_labels(label, self.num_classes, count)
-        conditions = {"label": ops.reshape(ops.cast(label, "int32"), (-1,))}
-        if guidance is not None and number("guidance", guidance) != 1.0:
-            conditions["guidance"] = ops.convert_to_tensor(np.float32(guidance))
-        return conditions
+def run_sampler(model, function, schedule, x, steps, seed, conditions, options, **settings):
+    """Runs a sampler with the network of a model, compiled and kept.
+
+    Args:
+        model: has `network`, `num_classes`, `kept_samplers` and `_predict`.
+        function: a sampler.
+        schedule: a `Schedule`; None if the sampler takes none.
+        x: (b, ...) floats, the state to begin with.
+        steps: int.
+        seed: int, or None for a random one.
+        conditions: what `label_conditions` gives.
+        options: pair `use_ema`, `jit_compile`.
+        **settings: further arguments of the sampler.
+
+    Returns:
+        `SampleResult`.
+    """
+    use_ema, jit_compile = options
+    # JAX keeps what is trained apart from the variables until an epoch ends.
+    getattr(model, "jax_state_sync", lambda: None)()
+    pairs = averaged(model.optimizer) if use_ema and model.compiled else []
+    denoiser = ModelDenoiser(model)
+    if "guidance" in conditions:
+        denoiser = guided(denoiser, {"label": model.num_classes})
+    if model.compiled and model.run_eagerly:
+        denoiser = with_values(denoiser, model.network.variables, pairs)
+        settings |= {"conditions": conditions}
+        if "seed" in inspect.signature(function).parameters:
+            settings["seed"] = seed
+        before = (denoiser,) if schedule is None else (denoiser, schedule)
+        return finished(*function.__wrapped__(*before, x, steps, **settings))
+    if jit_compile is None:
+        jit_compile = model.compiled and bool(model.jit_compile)
+    compile_options = {"jit_compile": jit_compile, **settings}
+    sample = model.kept_samplers.get(
+        function,
+        denoiser,
+        schedule,
+        steps,
+        model.network.variables,
+        pairs,
+        sorted(conditions),
+        **compile_options,
+    )
+    return sample(x, seed, conditions)
+
+
+def first_noise(n_or_noise, shape, seed, scale=1.0):
+    """The noise to begin with.
+
+    Args:
+        n_or_noise: int, number of samples; or (n, ...) floats, which are taken as they are.
+        shape: tuple, that of one sample, or None.
+        seed: int, or None for a random one.
+        scale: float, the amplitude.
+
+    Returns:
+        (n, ...) float32.
+
+    Raises:
+        ValueError: for no samples, noise of another shape, and a number without a shape.
+    """
+    if len(getattr(n_or_noise, "shape", ())) > 0 or isinstance(n_or_noise, list | tuple):
+        noise = checked_noise(n_or_noise)
+        check_form(noise, shape)
+        return noise
+    count = whole("n_or_noise", n_or_noise)
+    if shape is None or None in shape:
+        raise ValueError(
+            "The network does not say the shape of a sample. Expected noise of shape (n, ...). "
+            f"Received: n_or_noise={n_or_noise}, shape of a sample {shape}"
+        )
+    return scale * standard_normal(seed_pair(seed), FIRST_NOISE, (count, *shape))
+
+
+def label_conditions(label, num_classes, count, guidance=None):
+    """The arguments of the denoiser beside x and t.
+
+    Args:
+        label: int or (n,) ints, or None for none.
+        num_classes: int, or None.
+        count: int, number of samples.
+        guidance: float, or None.
+
+    Returns:
+        dict of `label`, (n,) int32, and `guidance`, a scalar, where there are any.
+
+    Raises:
+        ValueError: for bad labels, and guidance without a label.
+    """
+    if label is None:
+        if guidance is not None:
+            raise ValueError(
+                "Guidance is towards a class. Expected a label. "
+                f"Received: guidance={guidance}, label=None"
+            )
+        return {}
+    label = label if hasattr(label, "dtype") else np.asarray(label)
+    if len(label.shape) == 0:
+        label = np.full((count,), ops.convert_to_numpy(label))
+    check_labels(label, num_classes, count)
+    conditions = {"label": ops.reshape(ops.cast(label, "int32"), (-1,))}
+    if guidance is not None and number("guidance", guidance) != 1.0:
+        conditions["guidance"] = ops.convert_to_tensor(np.float32(guidance))
+    return conditions
 
 
 def first_time(schedule):

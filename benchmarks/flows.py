@@ -1,0 +1,31 @@
+"""How good are flows, how straight, and how fast?
+
+    python flows.py rectified     five Gaussians: rectified flow, before and after reflow
+    python flows.py speed         a training step and sampling, beside PyTorch
+
+Distances stand beside their floor: what two sets of data have between them.
+"""
+
+import argparse
+
+from flow_speed import speed
+from rectified_tables import rectified
+
+TABLES = {"rectified": rectified, "speed": speed}
+"""Name -> pair of a function that adds arguments to a parser, and one that measures and prints."""
+
+
+def main(words=None):
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    tables = parser.add_subparsers(dest="table", required=True)
+    for name, (add_arguments, _) in TABLES.items():
+        add_arguments(tables.add_parser(name))
+    arguments = parser.parse_args(words)
+    TABLES[arguments.table][1](arguments)
+
+
+if __name__ == "__main__":
+    main()
