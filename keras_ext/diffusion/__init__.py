@@ -32,6 +32,8 @@ from keras_ext.diffusion.tabulated_schedules import (
     LinearHoSchedule,
     SuLinearSchedule,
 )
+from keras_ext.diffusion.unified_diffusion import UnifiedDiffusion
+from keras_ext.diffusion.unified_sample import unified_sample
 
 __all__ = [
     "ClassifierFreeGuidance",
@@ -49,6 +51,7 @@ __all__ = [
     "StraightSchedule",
     "SuLinearSchedule",
     "SubVPSchedule",
+    "UnifiedDiffusion",
     "VESchedule",
     "VPContinuousSchedule",
     "as_eps",
@@ -71,4 +74,5 @@ __all__ = [
     "ode_sample",
     "optimal_times",
     "sde_sample",
+    "unified_sample",
 ]

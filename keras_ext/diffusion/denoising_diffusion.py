@@ -1,5 +1,3 @@
-import contextlib
-
 import keras
 import numpy as np
 from keras import ops
@@ -8,7 +6,8 @@ from keras.saving import deserialize_keras_object, serialize_keras_object
 from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import known
 from keras_ext.diffusion.data_checks import check_data, check_form, check_labels, seems_fit
-from keras_ext.diffusion.kept_samplers import KeptSamplers, averaged
+from keras_ext.diffusion.fitting import build_optimizer, separate_averages
+from keras_ext.diffusion.kept_samplers import KeptSamplers
 from keras_ext.diffusion.model_sampling import ModelSampling
 from keras_ext.diffusion.noise import seed_pair, standard_normal, training_seed, uniform
 from keras_ext.diffusion.predictions import aligned, check_prediction
@@ -238,17 +237,9 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
 
     def fit(self, x=None, y=None, *arguments, **named):
         self._check_arrays(x, y)
-        if self.compiled and not self.optimizer.built:
-            # Else Keras makes the slots while it traces, and traces again.
-            strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's
-            with strategy.scope() if strategy else contextlib.nullcontext():
-                self.optimizer.build(self.trainable_variables)
+        build_optimizer(self)
         history = super().fit(x, y, *arguments, **named)
-        if keras.config.backend() == "jax":
-            # Keras has made the averages the weights: one array in two places, which the next
-            # evaluation would delete.
-            for _, average in averaged(self.optimizer):
-                average.assign(ops.copy(average))
+        separate_averages(self)
         return history
 
     def evaluate(self, x=None, y=None, *arguments, **named):

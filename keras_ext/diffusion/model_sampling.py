@@ -9,13 +9,12 @@ from keras_ext.diffusion.checks import checked_noise, known
 from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
 from keras_ext.diffusion.data_checks import check_data, check_form, check_labels
 from keras_ext.diffusion.ddim import ddim, ddpm
-from keras_ext.diffusion.kept_samplers import averaged, with_values
+from keras_ext.diffusion.kept_samplers import run_kept
 from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.nll_bound import bound_of_each
 from keras_ext.diffusion.noise import seed_pair, standard_normal
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.ode_steps import SOLVERS
-from keras_ext.diffusion.sample_result import finished
 from keras_ext.diffusion.sde import edm_stochastic, sde_sample
 from keras_ext.ops.settings import number, whole
 
@@ -197,34 +196,22 @@ class ModelSampling:
         return np.concatenate(values)
 
     def _run(self, function, x, steps, seed, conditions, options, **settings):
-        use_ema, jit_compile = options
-        # JAX keeps what is trained apart from the variables until an epoch ends.
-        getattr(self, "jax_state_sync", lambda: None)()
-        pairs = averaged(self.optimizer) if use_ema and self.compiled else []
         denoiser = self.denoiser()
         if "guidance" in conditions:
             denoiser = guided(denoiser, {"label": self.num_classes})
         settings["prediction"] = self.prediction
-        if self.compiled and self.run_eagerly:
-            denoiser = with_values(denoiser, self.network.variables, pairs)
-            settings |= {"conditions": conditions}
-            if "seed" in inspect.signature(function).parameters:
-                settings["seed"] = seed
-            return finished(*function.__wrapped__(denoiser, self.schedule, x, steps, **settings))
-        if jit_compile is None:
-            jit_compile = self.compiled and bool(self.jit_compile)
-        compile_options = {"jit_compile": jit_compile, **settings}
-        sample = self.kept_samplers.get(
+        return run_kept(
+            self,
             function,
             denoiser,
             self.schedule,
+            x,
             steps,
-            self.network.variables,
-            pairs,
-            sorted(conditions),
-            **compile_options,
+            seed,
+            conditions,
+            *options,
+            **settings,
         )
-        return sample(x, seed, conditions)
 
     def _first_time(self, function, steps, settings):
         """The first knot of a sampler's grid."""
