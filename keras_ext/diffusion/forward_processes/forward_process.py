@@ -231,7 +231,7 @@ class ForwardProcess:
         return hash((type(self).__name__, repr(self.get_config())))
 
     def __repr__(self):
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.get_config())
         return f"{type(self).__name__}({arguments})"
 
 
