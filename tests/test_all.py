@@ -845,12 +845,14 @@ def test_every_serialisable_object_is_in_the_table():
         "DenoisingDiffusion",
         "MeanOverExamples",
         "ReverseCovariance",
+        "UnifiedDiffusion",
         "Views",
     }
-    # No layer or model: see tests/diffusion/test_schedules.py.
+    # No layer or model: see tests/diffusion/test_schedules.py and test_forward_processes.py.
     apart |= {
         cls.__name__ for cls in [*diffusion.schedules.NAMES.values(), diffusion.CustomSchedule]
     }
+    apart |= {cls.__name__ for cls in diffusion.forward_processes.NAMES.values()}
     rows = {row.cls.__name__ for row in ROWS}
     assert not rows & apart
     assert registered == {f"keras_ext>{name}" for name in rows | apart}

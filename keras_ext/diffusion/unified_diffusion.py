@@ -158,22 +158,28 @@ class UnifiedDiffusion(keras.Model):
         loss = self.mean_loss(ops.zeros_like(y_pred), y_pred, sample_weight)
         return loss + super().compute_loss(x, y, y_pred) if self.losses else loss
 
-    def fit(self, x=None, *arguments, **named):
-        self._check_arrays(x)
+    def fit(self, x=None, y=None, *arguments, **named):
+        y = self._targets(x, y, named.get("sample_weight"))
         build_optimizer(self)
-        history = super().fit(x, *arguments, **named)
+        history = super().fit(x, y, *arguments, **named)
         separate_averages(self)
         return history
 
-    def evaluate(self, x=None, *arguments, **named):
-        self._check_arrays(x)
-        return super().evaluate(x, *arguments, **named)
+    def evaluate(self, x=None, y=None, *arguments, **named):
+        y = self._targets(x, y, named.get("sample_weight"))
+        return super().evaluate(x, y, *arguments, **named)
 
-    def _check_arrays(self, x):
+    def _targets(self, x, y, sample_weight):
         """Refuses what can be seen of arrays alone; of data sets the call sees dtype and shape."""
+        if y is not None:
+            raise ValueError(
+                f"The data are the targets. Expected no targets. Received: y={y!r:.80}"
+            )
         x = x.get("x") if isinstance(x, dict) else x
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             self.forward.check_data(x, self.sample_shape)
+        # Keras drops the weights of samples without targets.
+        return None if sample_weight is None else ops.zeros(len(sample_weight))
 
     # === Sampling ===
     def restorer(self):

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_ext.diffusion import forward_processes
 from keras_ext.diffusion.forward_processes import tokens
-from keras_ext.diffusion.forward_processes.forward_process import stream
+from keras_ext.diffusion.forward_processes.forward_process import mixing_shares, stream
 from keras_ext.diffusion.linear_steps import call, over_rows
 from keras_ext.diffusion.noise import seed_pair
 from keras_ext.diffusion.sample_result import SampleResult, sampler
@@ -74,8 +74,8 @@ def unified_sample(
         (x,) = tensors
         x0, fine = _restored(restorer, forward, x, row[0], seed, i, conditions)
         bad = ops.where(ops.logical_or(fine, bad >= 0), bad, ops.cast(i, "int32"))
-        before, after = (tuple(row[2 + k * width + j] for j in range(width)) for k in range(2))
-        return (forward.hop(x0, x, before, after, rule, row[1], seed, i),), bad
+        before, after = (tuple(row[3 + k * width + j] for j in range(width)) for k in range(2))
+        return (forward.hop(x0, x, before, after, rule, (row[1], row[2]), seed, i),), bad
 
     count = len(table)
     x, trajectory, bad = over_rows(body, (x,), table, np.arange(count), return_trajectory)
@@ -110,7 +110,7 @@ def step_times(steps, of_model=None):
 
 
 def _table(forward, times, rule, rho):
-    """A row a step: its time, the share of fresh noise, the levels before and after it."""
+    """A row a step: its time, the shares of mixed noise, the levels before and after it."""
     before, after = times[:-1], times[1:]
     if rho is None:
         rho = forward.rho(before, after)
@@ -124,7 +124,7 @@ def _table(forward, times, rule, rho):
         raise ValueError(
             f"Expected rho in [0, 1], one or {len(before)}, one a step. Received: rho={rho}"
         )
-    columns = [before, rho, *forward.levels(before), *forward.levels(after)]
+    columns = [before, *mixing_shares(rho), *forward.levels(before), *forward.levels(after)]
     return np.stack(np.broadcast_arrays(*columns), axis=-1).astype("float32")
 
 

@@ -71,8 +71,8 @@ class ForwardProcess:
         """Noise that makes x of x0."""
         return None
 
-    def mixed(self, noise, fresh, rho, seed, draw=0):
-        """Noise of the same distribution as both, of which a share `rho` is fresh."""
+    def mixed(self, noise, fresh, shares, seed, draw=0):
+        """Noise of the distribution of both; `shares` are (1 - rho^2)^(1/2) and rho."""
         raise NotImplementedError
 
     def rho(self, t, q):
@@ -143,17 +143,17 @@ class ForwardProcess:
         if not (ops.is_tensor(t) or ops.is_tensor(q)) and not np.all(q < t):
             raise ValueError(f"Expected a step to an earlier time, q < t. Received: t={t}, q={q}")
         x0, x = self.checked(x0, "x0"), self.checked(x)
-        rho = self.rho(t, q) if rho is None else rho
-        return self.hop(x0, x, self.levels(t), self.levels(q), rule, rho, seed_pair(seed), draw)
+        shares = mixing_shares(self.rho(t, q) if rho is None else rho)
+        return self.hop(x0, x, self.levels(t), self.levels(q), rule, shares, seed_pair(seed), draw)
 
-    def hop(self, x0, x, before, after, rule, rho, seed, draw):
+    def hop(self, x0, x, before, after, rule, shares, seed, draw):
         """`step` for levels instead of times, unchecked: what the loop of a sampler calls."""
         if rule == "resample":
             return self.degrade(x0, after, self.noise(ops.shape(x), seed, draw))
         noise = self.posterior_noise(x0, x, before, seed, draw)
         if rule == "mix":
             fresh = self.noise(ops.shape(x), seed, draw)
-            noise = self.mixed(noise, fresh, rho, seed, draw)
+            noise = self.mixed(noise, fresh, shares, seed, draw)
         new = self.degrade(x0, after, noise)
         return x + (new - self.degrade(x0, before, noise)) if rule == "increment" else new
 
@@ -251,6 +251,23 @@ def stream(seed, index):
     True
     """
     return seed + ops.convert_to_tensor(np.array([0, index * 0x9E3779B9 % 2**32], "uint32"))
+
+
+def mixing_shares(rho):
+    """What is kept, (1 - rho^2)^(1/2), and what is fresh, rho, of noise that is mixed.
+
+    Args:
+        rho: float, NumPy array (float64: near 1 little is left in float32) or tensor.
+
+    Returns:
+        Pair like rho.
+
+    Example:
+
+    >>> mixing_shares(0.6)
+    (0.8, 0.6)
+    """
+    return ((1.0 - rho) * (1.0 + rho)) ** 0.5, rho
 
 
 def first_seed(seed):

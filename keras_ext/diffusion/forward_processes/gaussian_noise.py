@@ -55,9 +55,9 @@ class GaussianNoise(ForwardProcess):
         """(x - alpha x0) / beta."""
         return linear_noise(x0, x, levels)
 
-    def mixed(self, noise, fresh, rho, seed, draw=0):
+    def mixed(self, noise, fresh, shares, seed, draw=0):
         """(1 - rho^2)^(1/2) noise + rho fresh."""
-        return rotated(noise, fresh, rho)
+        return linear(noise, shares, fresh)
 
     def rho(self, t, q, eta=1.0):
         """eta beta_{t|q} / beta_t, at most 1: with it "mix" is `ddim` with eta."""
@@ -81,12 +81,6 @@ def linear_noise(x0, x, levels):
     """(x - alpha x0) / beta."""
     alpha, beta = (aligned(level, x0) for level in levels)
     return (x - alpha * x0) / beta
-
-
-def rotated(noise, fresh, rho):
-    """(1 - rho^2)^(1/2) noise + rho fresh: standard normal numbers of which a share is fresh."""
-    rho = aligned(rho, noise)
-    return ops.sqrt((1.0 - rho) * (1.0 + rho)) * noise + rho * fresh
 
 
 def gaussian_rho(levels, next_levels, eta=1.0):

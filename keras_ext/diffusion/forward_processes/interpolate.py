@@ -6,7 +6,6 @@ from keras_ext.diffusion.forward_processes.gaussian_noise import (
     gaussian_rho,
     linear,
     linear_noise,
-    rotated,
 )
 from keras_ext.diffusion.noise import standard_normal
 
@@ -65,9 +64,9 @@ class Interpolate(ForwardProcess):
         """(x - (1 - t) x0) / t."""
         return linear_noise(x0, x, levels)
 
-    def mixed(self, noise, fresh, rho, seed, draw=0):
+    def mixed(self, noise, fresh, shares, seed, draw=0):
         """(1 - rho^2)^(1/2) noise + rho fresh."""
-        return rotated(noise, fresh, rho)
+        return linear(noise, shares, fresh)
 
     def rho(self, t, q):
         """That of the Markov process with these x_t, as of `GaussianNoise`."""

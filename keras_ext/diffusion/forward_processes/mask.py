@@ -71,15 +71,15 @@ class Mask(ForwardProcess):
         share = uniform(stream(seed, 1), draw, self._places(ops.shape(x)))
         return ops.where(self.masked(x), share * t, t + share * (1.0 - t))
 
-    def mixed(self, noise, fresh, rho, seed, draw=0):
+    def mixed(self, noise, fresh, shares, seed, draw=0):
         """At each place the fresh one with probability `rho`."""
-        chosen = uniform(stream(seed, 2), draw, ops.shape(noise)) < aligned(rho, noise)
+        chosen = uniform(stream(seed, 2), draw, ops.shape(noise)) < aligned(shares[1], noise)
         return ops.where(chosen, fresh, noise)
 
-    def hop(self, x0, x, before, after, rule, rho, seed, draw):
+    def hop(self, x0, x, before, after, rule, shares, seed, draw):
         """`step` for levels instead of times; what is not masked is the data."""
         x0 = ops.where(self.masked(x), x0, x)
-        return super().hop(x0, x, before, after, rule, rho, seed, draw)
+        return super().hop(x0, x, before, after, rule, shares, seed, draw)
 
     def prior(self, shape, seed=None):
         """The mask everywhere."""

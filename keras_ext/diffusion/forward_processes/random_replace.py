@@ -54,7 +54,7 @@ class RandomReplace(ForwardProcess):
         u, r = noise
         return ops.where(u < aligned(levels[0], x0), r, x0)
 
-    def hop(self, x0, x, before, after, rule, rho, seed, draw):
+    def hop(self, x0, x, before, after, rule, shares, seed, draw):
         """`step` for levels instead of times."""
         fresh = self.degrade(x0, after, self.noise(ops.shape(x), seed, draw))
         if rule == "resample":
@@ -63,7 +63,7 @@ class RandomReplace(ForwardProcess):
         kept = ops.cast(x == x0, "float32")
         anew = (t - q) / ((1.0 - q) * (t + kept * self.vocabulary_size * (1.0 - t)))
         if rule == "mix":
-            rho = aligned(rho, x)
+            rho = aligned(shares[1], x)
             anew = rho + (1.0 - rho) * anew
         return ops.where(uniform(stream(seed, 1), draw, ops.shape(x)) < anew, fresh, x)
 
