@@ -27,8 +27,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_ext import diffusion
 from keras_ext.data import read_pairs
-from keras_ext.diffusion import UnifiedDiffusion, forward_processes
 from keras_ext.models import GAUEncoder
 
 CORPUS = Path(__file__).parent / "data" / "graded_train.tsv"
@@ -109,8 +109,10 @@ def build(args, words, steps_per_epoch):
     )
     x = keras.Input((args.length,), dtype="int32", name="x")
     logits = encoder({"token_ids": x, "padding_mask": x >= 0})["mlm"]
-    process = forward_processes.Mask(vocabulary_size=len(words))
-    model = UnifiedDiffusion(keras.Model({"x": x}, logits), process, seed=args.seed, dtype=policy)
+    process = diffusion.forward_processes.Mask(vocabulary_size=len(words))
+    model = diffusion.UnifiedDiffusion(
+        keras.Model({"x": x}, logits), process, seed=args.seed, dtype=policy
+    )
     steps = args.epochs * steps_per_epoch
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=args.learning_rate, warmup_steps=min(100, steps // 10)
