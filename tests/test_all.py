@@ -847,14 +847,16 @@ def test_every_serialisable_object_is_in_the_table():
         "MeanOverExamples",
         "RectifiedFlow",
         "ReverseCovariance",
+        "UnifiedDiffusion",
         "Views",
     }
-    # No layer or model: see tests/diffusion/test_schedules.py.
+    # No layer or model: see tests/diffusion/test_schedules.py and test_forward_processes.py.
     apart |= {
         cls.__name__ for cls in [*diffusion.schedules.NAMES.values(), diffusion.CustomSchedule]
     }
     # See tests/diffusion/test_interpolants.py.
     apart |= {cls.__name__ for cls in interpolants.NAMES.values()} | {"FunctionInterpolant"}
+    apart |= {cls.__name__ for cls in diffusion.forward_processes.NAMES.values()}
     rows = {row.cls.__name__ for row in ROWS}
     assert not rows & apart
     assert registered == {f"keras_ext>{name}" for name in rows | apart}

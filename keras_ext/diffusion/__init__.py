@@ -43,6 +43,8 @@ from keras_ext.diffusion.tabulated_schedules import (
     LinearHoSchedule,
     SuLinearSchedule,
 )
+from keras_ext.diffusion.unified_diffusion import UnifiedDiffusion
+from keras_ext.diffusion.unified_sample import unified_sample
 
 __all__ = [
     "ClassifierFreeGuidance",
@@ -65,6 +67,7 @@ __all__ = [
     "SuLinearSchedule",
     "SubVPSchedule",
     "TrigonometricInterpolant",
+    "UnifiedDiffusion",
     "VESchedule",
     "VPContinuousSchedule",
     "VariancePreservingInterpolant",
@@ -92,4 +95,5 @@ __all__ = [
     "optimal_times",
     "sde_sample",
     "straightness",
+    "unified_sample",
 ]

@@ -11,13 +11,22 @@ from keras_ext.diffusion.sample_result import SampleResult, finished
 
 
 def compiled(
-    sampler, denoiser, schedule=None, steps=None, *, jit_compile=False, variables=None, **settings
+    sampler,
+    denoiser,
+    schedule=None,
+    steps=None,
+    *,
+    jit_compile=False,
+    variables=None,
+    check=checked_noise,
+    **settings,
 ):
     """Compiles a sampler, once for each shape of the noise.
 
     Args:
         sampler: a sampler of this room: `ddim`, `ddpm`, `ode_sample`, `sde_sample`,
-            `edm_stochastic`, `ddim_encode` (whose data take the place of the noise), `flow_sample`.
+            `edm_stochastic`, `ddim_encode` (whose data take the place of the noise), `flow_sample`,
+            `unified_sample` (whose process takes the place of the schedule).
         denoiser: function `(x, t, **conditions)`; of `flow_sample` the velocity.
         schedule: a `Schedule` or its name; None for a sampler that takes none, `flow_sample`.
         steps: int, number of steps.
@@ -27,6 +36,7 @@ def compiled(
             call, and would hold on to those of the first otherwise. None: the denoiser's
             `variables`, if it has some. Those of the settings, such as a `ReverseCovariance`, are
             found in any case.
+        check: function that makes a tensor of what the sampler begins with, or refuses it.
         **settings: further arguments of the sampler, but no seed and no conditions.
 
     Returns:
@@ -66,7 +76,7 @@ def compiled(
     function = _compile(run, variables, jit_compile)
 
     def sample(noise, seed=None, conditions=None):
-        result, bad = function(checked_noise(noise), seed_pair(seed), conditions or {})
+        result, bad = function(check(noise), seed_pair(seed), conditions or {})
         x, trajectory, calls = result
         return finished(SampleResult(x, trajectory, int(calls)), bad)
 

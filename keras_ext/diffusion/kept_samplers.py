@@ -1,10 +1,13 @@
 """Samplers that are compiled once and kept, for a denoiser whose weights may be exchanged."""
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_ext.diffusion.compiled import compiled
+from keras_ext.diffusion.sample_result import finished
 from keras_ext.keras_internals import averages, trained_by
 
 LIMIT = 16
@@ -47,6 +50,65 @@ class KeptSamplers:
             while len(self.functions) > LIMIT:
                 del self.functions[next(iter(self.functions))]
         return self.functions[key]
+
+
+def run_kept(
+    model,
+    function,
+    denoiser,
+    schedule,
+    x,
+    steps,
+    seed=None,
+    conditions=None,
+    use_ema=True,
+    jit_compile=None,
+    **settings,
+):
+    """What a sampler gives for a model, which keeps it compiled.
+
+    Args:
+        model: `keras.Model` with `network` and `kept_samplers`, a `KeptSamplers`. After
+            `compile(run_eagerly=True)` nothing is compiled.
+        function: a sampler.
+        denoiser: function `(x, t, **conditions)` that calls the network; always the same for the
+            same names of conditions and settings.
+        schedule: a `Schedule`, or whatever the sampler takes in its place, always the same; None for
+            a sampler that takes none.
+        x: (b, ...), what the sampler begins with.
+        steps: int, or a list of times.
+        seed: int, (2,) integers, or None.
+        conditions: dict of further arguments of the denoiser, or None.
+        use_ema: bool, whether to take the averages of the weights, where there are any.
+        jit_compile: bool, whether to compile with XLA. None: as `compile` was told.
+        **settings: further arguments of the sampler, and `check` of `compiled`.
+
+    Returns:
+        `SampleResult`.
+
+    Raises:
+        ValueError: as the sampler does.
+    """
+    # JAX keeps what is trained apart from the variables until an epoch ends.
+    getattr(model, "jax_state_sync", lambda: None)()
+    pairs = averaged(model.optimizer) if use_ema and model.compiled else []
+    variables, conditions = model.network.variables, conditions or {}
+    if model.compiled and model.run_eagerly:
+        denoiser = with_values(denoiser, variables, pairs)
+        settings = {**settings, "conditions": conditions}
+        settings.pop("check", None)
+        if "seed" in inspect.signature(function).parameters:
+            settings["seed"] = seed
+        before = (denoiser,) if schedule is None else (denoiser, schedule)
+        return finished(*function.__wrapped__(*before, x, steps, **settings))
+    if jit_compile is None:
+        jit_compile = model.compiled and bool(model.jit_compile)
+    settings = {"jit_compile": jit_compile, **settings}
+    note = sorted(conditions)
+    sample = model.kept_samplers.get(
+        function, denoiser, schedule, steps, variables, pairs, note, **settings
+    )
+    return sample(x, seed, conditions)
 
 
 def with_values(denoiser, variables, pairs):

@@ -128,11 +128,36 @@ def run(
             new.append(sum(terms[1:], terms[0]))
         return tuple(new), bad
 
-    bad = ops.convert_to_tensor(np.int32(-1))
-    loop = _in_graph if is_traced() else _in_python
-    x, trajectory, bad = loop(body, (x,) * width, bad, table, steps.step, return_trajectory)
+    x, trajectory, bad = over_rows(body, (x,) * width, table, steps.step, return_trajectory)
     calls = count * (1 + repeats + (covariance is not None))
     return SampleResult(x, trajectory, calls), (_step(steps.step, bad))
+
+
+def over_rows(body, tensors, table, step, return_trajectory=False):
+    """The loop of a sampler, of Python or of the graph.
+
+    Args:
+        body: function `(i, tensors, bad, row)` that gives the tensors after row i, and `bad`, which
+            it sets to i for a NaN if it is below 0.
+        tensors: tuple of tensors, the first of which is the state.
+        table: (n, k) float32 NumPy array, the rows: a list of floats or a tensor (k,) for `body`.
+        step: (n,) int, the step to which a row belongs.
+        return_trajectory: bool.
+
+    Returns:
+        The state; its trajectory (steps + 1, ...) or None; int scalar, the first bad row, or -1.
+
+    Example:
+
+    >>> halve = lambda i, tensors, bad, row: ((row[0] * tensors[0],), bad)
+    >>> rows = np.full((3, 1), 0.5, "float32")
+    >>> x, trajectory, bad = over_rows(halve, (ops.ones((1, 1)),), rows, np.arange(3))
+    >>> float(x[0, 0]), int(bad)
+    (0.125, -1)
+    """
+    bad = ops.convert_to_tensor(np.int32(-1))
+    loop = _in_graph if is_traced() else _in_python
+    return loop(body, tensors, bad, table, step, return_trajectory)
 
 
 def _step(step, row):

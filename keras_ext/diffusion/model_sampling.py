@@ -9,13 +9,12 @@ from keras_ext.diffusion.checks import checked_noise, known
 from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
 from keras_ext.diffusion.data_checks import check_data, check_form, check_labels
 from keras_ext.diffusion.ddim import ddim, ddpm
-from keras_ext.diffusion.kept_samplers import averaged, with_values
+from keras_ext.diffusion.kept_samplers import run_kept
 from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.nll_bound import bound_of_each
 from keras_ext.diffusion.noise import seed_pair, standard_normal
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.ode_steps import SOLVERS
-from keras_ext.diffusion.sample_result import finished
 from keras_ext.diffusion.sde import edm_stochastic, sde_sample
 from keras_ext.ops.settings import number, whole
 
@@ -232,34 +231,12 @@ def run_sampler(model, function, schedule, x, steps, seed, conditions, options, 
     Returns:
         `SampleResult`.
     """
-    use_ema, jit_compile = options
-    # JAX keeps what is trained apart from the variables until an epoch ends.
-    getattr(model, "jax_state_sync", lambda: None)()
-    pairs = averaged(model.optimizer) if use_ema and model.compiled else []
     denoiser = ModelDenoiser(model)
     if "guidance" in conditions:
         denoiser = guided(denoiser, {"label": model.num_classes})
-    if model.compiled and model.run_eagerly:
-        denoiser = with_values(denoiser, model.network.variables, pairs)
-        settings |= {"conditions": conditions}
-        if "seed" in inspect.signature(function).parameters:
-            settings["seed"] = seed
-        before = (denoiser,) if schedule is None else (denoiser, schedule)
-        return finished(*function.__wrapped__(*before, x, steps, **settings))
-    if jit_compile is None:
-        jit_compile = model.compiled and bool(model.jit_compile)
-    compile_options = {"jit_compile": jit_compile, **settings}
-    sample = model.kept_samplers.get(
-        function,
-        denoiser,
-        schedule,
-        steps,
-        model.network.variables,
-        pairs,
-        sorted(conditions),
-        **compile_options,
+    return run_kept(
+        model, function, denoiser, schedule, x, steps, seed, conditions, *options, **settings
     )
-    return sample(x, seed, conditions)
 
 
 def first_noise(n_or_noise, shape, seed, scale=1.0):

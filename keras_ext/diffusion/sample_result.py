@@ -3,6 +3,7 @@
 import functools
 from typing import NamedTuple
 
+import keras
 from keras import ops
 
 from keras_ext.diffusion.checks import is_traced
@@ -12,8 +13,8 @@ class SampleResult(NamedTuple):
     """What every sampler gives.
 
     Attributes:
-        x: (b, ...) float32, the samples.
-        trajectory: (knots, b, ...) float32, the states from the first to the samples, or None where
+        x: (b, ...) float32, the samples; int32 if they are tokens.
+        trajectory: (knots, b, ...) like x, the states from the first to the samples, or None where
             it was not asked for.
         calls: int, how often the network was called; a tensor in a graph.
 
@@ -57,14 +58,16 @@ def finished(result, bad_step):
         bad_step: int or int scalar, the step at which it began, from 0, or -1.
 
     Returns:
-        The result; in a graph its samples are NaN if there is such a step.
+        The result; in a graph its samples are NaN, or tokens -1, if there is such a step.
 
     Raises:
         ValueError: if there is such a step and its value can be read.
     """
     if is_traced():
         # Also where the bounds of x0 have hidden it.
-        return result._replace(x=ops.where(bad_step >= 0, float("nan"), result.x))
+        x = result.x
+        nothing = -1 if keras.backend.standardize_dtype(x.dtype) == "int32" else float("nan")
+        return result._replace(x=ops.where(bad_step >= 0, ops.cast(nothing, x.dtype), x))
     if int(bad_step) >= 0:
         raise ValueError(
             f"The denoiser returned NaN or infinity, first at step {int(bad_step)} (from 0). "
