@@ -844,6 +844,7 @@ def test_every_serialisable_object_is_in_the_table():
         "CachedContrastiveModel",
         "DenoisingDiffusion",
         "MeanOverExamples",
+        "PoissonFlow",
         "ReverseCovariance",
         "Views",
     }

@@ -1,5 +1,6 @@
 """Diffusion: schedules, predictions, and samplers for any denoiser `(x, t, **conditions)`."""
 
+from keras_ext.diffusion.characteristics import characteristics, straight_lines
 from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
 from keras_ext.diffusion.classifier_guidance import ClassifierGuidance
 from keras_ext.diffusion.compiled import compiled
@@ -16,10 +17,12 @@ from keras_ext.diffusion.denoising_diffusion import DenoisingDiffusion
 from keras_ext.diffusion.dequantize import bits_per_dimension, dequantize
 from keras_ext.diffusion.encode import ddim_encode, interpolate
 from keras_ext.diffusion.estimate_variance import estimate_reverse_variance
+from keras_ext.diffusion.greens_field import greens_field, heat_kernel, poisson_kernel
 from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.nll_bound import nll_bound
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.optimal_times import hops_bound, optimal_times
+from keras_ext.diffusion.poisson_flow import PoissonFlow
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
 from keras_ext.diffusion.reverse_covariance import ReverseCovariance
 from keras_ext.diffusion.reverse_variance import ReverseVariance
@@ -42,6 +45,7 @@ __all__ = [
     "EDMSchedule",
     "Langevin",
     "LinearHoSchedule",
+    "PoissonFlow",
     "ReverseCovariance",
     "ReverseVariance",
     "SampleResult",
@@ -53,6 +57,7 @@ __all__ = [
     "VPContinuousSchedule",
     "as_eps",
     "bits_per_dimension",
+    "characteristics",
     "compiled",
     "convert_prediction",
     "ddcm_decode",
@@ -64,11 +69,15 @@ __all__ = [
     "dequantize",
     "edm_stochastic",
     "estimate_reverse_variance",
+    "greens_field",
+    "heat_kernel",
     "hops_bound",
     "interpolate",
     "log_likelihood",
     "nll_bound",
     "ode_sample",
     "optimal_times",
+    "poisson_kernel",
     "sde_sample",
+    "straight_lines",
 ]

@@ -12,7 +12,7 @@ from keras_ext.diffusion.ddim import ddim, ddpm
 from keras_ext.diffusion.kept_samplers import averaged, with_values
 from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.nll_bound import bound_of_each
-from keras_ext.diffusion.noise import seed_pair, standard_normal
+from keras_ext.diffusion.noise import seed_pair
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.ode_steps import SOLVERS
 from keras_ext.diffusion.sample_result import finished
@@ -249,7 +249,7 @@ class ModelSampling:
                 f"Received: n_or_noise={n_or_noise}, shape of a sample {shape}"
             )
         beta = float(self.schedule.beta_bar(start))
-        return beta * standard_normal(seed_pair(seed), FIRST_NOISE, (count, *shape))
+        return beta * self._noise(seed_pair(seed), FIRST_NOISE, (count, *shape))
 
     def _conditions(self, label, count, guidance=None):
         """The arguments of the denoiser beside x and t."""
