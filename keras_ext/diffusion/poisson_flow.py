@@ -47,18 +47,16 @@ class PoissonFlow(DenoisingDiffusion):
       so that |x / c|^2 is at most d + D however far a point is; for D = inf c^2 is 1 + sigma^2. The
       x in x_0' is held to a root mean square of (4 + r^2)^(1/2).
     - **What sampling begins with** is the kernel around 0 at sigma = `high`, without the longest
-      share 1 - `quantile`. Far from the data a line is straight, |x| / sigma stays as it is, and a
-      point that begins at |x| = 10^4 sigma would stop on its way at sigma = 0.002. For D = 1 and
-      d = 2 the quantile 0.99 is 100 sigma, 0.999 is 1000 sigma, which needs a `low` below 1e-3.
-      So at most 1 % of the probability is not drawn. D = inf has no such tail, and there nothing is
-      cut.
+      share 1 - `quantile`, 1 % of the probability, which is not drawn. Far from the data a line is
+      straight and |x| / sigma stays as it is, so that a point that begins at |x| = 1000 sigma would
+      be on its way still at sigma = 0.002. For D = 1 and d = 2 the quantile 0.99 is 100 sigma; of
+      0.999, 1000 sigma, a `low` of 2e-4 is to be chosen with it. With D = inf nothing is cut.
     - **Sampling** is by the solvers of `ode_sample`. Samplers with fresh noise, bounds and
       likelihoods are those of Gaussian noise.
 
     Args:
         network: `keras.Model` that has its weights, see `DenoisingDiffusion`.
-        D: float of at least 1, or inf: number of added dimensions. The larger, the less the tails
-            weigh; the smaller, the less it matters where the network errs.
+        D: float of at least 1, or inf: number of added dimensions. The larger, the lighter the tails.
         low: float, sigma at time 0. Samplers end by what the network makes of the data there.
         high: float, sigma at time 1, large beside the data.
         rho: float, see `EDMSchedule`.
@@ -70,7 +68,7 @@ class PoissonFlow(DenoisingDiffusion):
 
     Call arguments:
         inputs: data (b, ...), or a dict of `x` and `label`: gives the loss of each sample, (b,). A
-            dict with `t` (b,) float32, too: gives what the network predicts, (b, ...).
+            dict with `t` (b,) float32, too: gives x_0', (b, ...).
         training: bool.
 
     Raises:

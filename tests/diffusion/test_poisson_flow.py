@@ -164,10 +164,10 @@ def test_training_learns_the_mean_of_the_data():
     mixture = Mixture(std=0.3)
     keras.utils.set_random_seed(0)
     flow = PoissonFlow(MLPDenoiser(2, 64, num_layers=2), D=1, seed=0)
-    rate = keras.optimizers.schedules.CosineDecay(5e-3, 1200)
+    rate = keras.optimizers.schedules.CosineDecay(5e-3, 600)
     flow.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.99))
     x = mixture.sample(12000, seed=1).astype("float32")
-    flow.fit(x, batch_size=400, epochs=40, verbose=0)
+    flow.fit(x, batch_size=400, epochs=20, verbose=0)
     velocity = mixture_field(mixture)
     for t in (0.3, 0.5, 0.7):
         times = np.full(200, t, "float32")
@@ -183,33 +183,25 @@ def test_training_learns_the_mean_of_the_data():
 
 
 # === Sampling ===
-def exact_samples(D, quantile, low, count=4000, solver="heun", steps=40, denoise=False):
-    """Points of the exact field of 400 points of the mixture, and these."""
+def distances(quantile, count=4000):
+    """How far samples of the exact field of 400 points of the mixture are from the nearest of them.
+
+    With the settings that a model has by default.
+    """
     data = Mixture().sample(400, seed=1).astype("float32")
-    flow = small(D, low=low, quantile=quantile)
+    flow = small(1, quantile=quantile)
     schedule = flow.schedule
-    noise = 80.0 * flow._noise(seed_pair(0), 2**31 - 1, (count, 2))
-    sample = compiled(
-        ode_sample,
-        poisson_kernel(D, schedule).field(data),
-        schedule,
-        steps,
-        prediction="velocity",
-        solver=solver,
-        denoise=denoise,
-    )
-    x = np.concatenate([numpy(sample(part).x) for part in np.split(numpy(noise), count // 1000)])
-    distance = np.min(np.linalg.norm(x[:, None] - data[None], axis=-1), axis=1)
-    return x, distance
+    noise = numpy(flow._first_noise(count, 0, 1.0))
+    velocity = poisson_kernel(1, schedule).field(data)
+    sample = compiled(ode_sample, velocity, schedule, 40, prediction="velocity")
+    x = np.concatenate([numpy(sample(part).x) for part in np.split(noise, 4)])
+    return np.min(np.linalg.norm(x[:, None] - data[None], axis=-1), axis=1)
 
 
 @pytest.mark.slow
 def test_no_sample_of_the_exact_field_is_left_on_its_way():
-    _, distance = exact_samples(1, 0.99, 0.002)
-    assert np.mean(distance > 0.3) < 1e-3
-    # Without the cut some are: the test can see them.
-    _, distance = exact_samples(1, 1.0, 0.002)
-    assert np.mean(distance > 0.3) > 1e-3
+    assert np.mean(distances(0.99) > 0.3) < 1e-3
+    assert np.mean(distances(1.0) > 0.3) > 2e-3  # without the cut some are
 
 
 def test_the_first_points_have_the_density_of_the_kernel():
@@ -242,12 +234,12 @@ def test_it_trains_saves_and_loads(how, tmp_path):
     classes = 3 if how == "labels" else None
     dtype = "mixed_float16" if how == "float16" else None
     flow = small(1, dtype=dtype, num_classes=classes, cond_dropout=0.2 if classes else 0.0)
-    optimizer = keras.optimizers.Adam(0.01, use_ema=True)
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)
     optimizer = GuardedLossScale(optimizer) if dtype else optimizer
     flow.compile(optimizer, jit_compile=how == "jit")
     x, label = points(256), np.arange(256) % 3 if classes else None
     before = flow.evaluate(x, label, verbose=0)
-    history = flow.fit(x, label, epochs=3, verbose=0)
+    history = flow.fit(x, label, epochs=5, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert flow.evaluate(x, label, verbose=0) < 0.9 * before
     settings = {"label": 1, "guidance": 2.0} if classes else {}
