@@ -846,6 +846,7 @@ def test_every_serialisable_object_is_in_the_table():
         "DenoisingDiffusion",
         "MeanOverExamples",
         "RectifiedFlow",
+        "PoissonFlow",
         "ReverseCovariance",
         "UnifiedDiffusion",
         "Views",

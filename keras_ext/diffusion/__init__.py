@@ -1,5 +1,6 @@
 """Diffusion: schedules, predictions, and samplers for any denoiser `(x, t, **conditions)`."""
 
+from keras_ext.diffusion.characteristics import characteristics, straight_lines
 from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
 from keras_ext.diffusion.classifier_guidance import ClassifierGuidance
 from keras_ext.diffusion.compiled import compiled
@@ -18,6 +19,7 @@ from keras_ext.diffusion.encode import ddim_encode, interpolate
 from keras_ext.diffusion.estimate_variance import estimate_reverse_variance
 from keras_ext.diffusion.flow_conversion import as_denoiser, as_velocity
 from keras_ext.diffusion.flow_sample import flow_sample
+from keras_ext.diffusion.greens_field import greens_field, heat_kernel, poisson_kernel
 from keras_ext.diffusion.interpolants import (
     FunctionInterpolant,
     LinearInterpolant,
@@ -29,6 +31,7 @@ from keras_ext.diffusion.log_likelihood import log_likelihood
 from keras_ext.diffusion.nll_bound import nll_bound
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.optimal_times import hops_bound, optimal_times
+from keras_ext.diffusion.poisson_flow import PoissonFlow
 from keras_ext.diffusion.predictions import as_eps, convert_prediction
 from keras_ext.diffusion.rectified_flow import RectifiedFlow
 from keras_ext.diffusion.reverse_covariance import ReverseCovariance
@@ -57,6 +60,7 @@ __all__ = [
     "Langevin",
     "LinearHoSchedule",
     "LinearInterpolant",
+    "PoissonFlow",
     "RectifiedFlow",
     "ReverseCovariance",
     "ReverseVariance",
@@ -75,6 +79,7 @@ __all__ = [
     "as_eps",
     "as_velocity",
     "bits_per_dimension",
+    "characteristics",
     "compiled",
     "convert_prediction",
     "ddcm_decode",
@@ -87,13 +92,17 @@ __all__ = [
     "edm_stochastic",
     "estimate_reverse_variance",
     "flow_sample",
+    "greens_field",
+    "heat_kernel",
     "hops_bound",
     "interpolate",
     "log_likelihood",
     "nll_bound",
     "ode_sample",
     "optimal_times",
+    "poisson_kernel",
     "sde_sample",
+    "straight_lines",
     "straightness",
     "unified_sample",
 ]

@@ -175,3 +175,48 @@ def value_and_trace(function, x, direction, count):
     if count == 1:  # no loop
         return y, add(0, total)
     return y, ops.fori_loop(0, count, add, total)
+
+
+def value_and_derivative(function, t):
+    """What a function of time gives, and its derivative, each row with respect to its own time.
+
+    Works eagerly, in a graph, under XLA, and inside a function that is differentiated.
+
+    Args:
+        function: function `t -> (b, ...)`, each row of its own time alone.
+        t: (b,) float32.
+
+    Returns:
+        f(t) and df / dt, (b, ...) each.
+
+    Raises:
+        ValueError: on a backend that is neither TensorFlow nor JAX; and, on TensorFlow, if the
+            function does not depend on time, such as where it computes in NumPy.
+
+    Example:
+
+    >>> t = keras.ops.convert_to_tensor([1.0, 2.0])
+    >>> value, slope = value_and_derivative(lambda t: t**3, t)
+    >>> keras.ops.convert_to_numpy(slope).tolist()
+    [3.0, 12.0]
+    """
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.jvp(function, (t,), (ops.ones_like(t),))
+    if backend != "tensorflow":
+        raise ValueError(
+            f"Expected the backend tensorflow or jax. Received: keras.config.backend()={backend!r}"
+        )
+    import tensorflow as tf
+
+    with tf.autodiff.ForwardAccumulator(t, tf.ones_like(t)) as forward:
+        value = function(t)
+    slope = forward.jvp(value)
+    if slope is None:
+        raise ValueError(
+            "The function does not depend on time. Expected one that computes in tensors from its "
+            "argument, not in NumPy. Received: a derivative of None"
+        )
+    return value, slope

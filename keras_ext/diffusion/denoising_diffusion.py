@@ -179,19 +179,31 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
             label = dropped(label, self.cond_dropout, self.num_classes, seed)
         else:
             seed, t = seed_pair(0), validation_times(count, first)
-        eps = standard_normal(seed, 0, ops.shape(x))
+        eps = self._noise(seed, 0, ops.shape(x))
         alpha, beta = aligned(self.schedule.alpha_bar(t), x), aligned(self.schedule.beta_bar(t), x)
         value = self._predict(alpha * x + beta * eps, t, label, training)
         error = ops.cast(value, "float32") - target(self.schedule, self.prediction, x, eps, t)
         mean = ops.mean(ops.square(error), axis=tuple(range(1, len(x.shape))))  # (b,)
-        weight = error_weight(self.schedule, self.prediction, self.loss_weight, t)
-        return ops.where(fine, mean * weight, float("nan"))
+        return ops.where(fine, mean * self._weight(t), float("nan"))
+
+    def _weight(self, t):
+        """What the squared error of the prediction weighs at times t."""
+        return error_weight(self.schedule, self.prediction, self.loss_weight, t)
+
+    def _noise(self, seed, draw, shape):
+        """The noise of training, eps, and that which sampling begins with."""
+        return standard_normal(seed, draw, shape)
+
+    def _scaled(self, x, t):
+        """The noisy data as the network is given them."""
+        if self.schedule.variance_preserving:
+            return x
+        alpha, beta = self.schedule.alpha_bar(t), self.schedule.beta_bar(t)
+        return x * aligned(ops.rsqrt(ops.square(alpha) + ops.square(beta)), x)
 
     def _predict(self, x, t, label=None, training=False):
-        if not self.schedule.variance_preserving:
-            alpha, beta = self.schedule.alpha_bar(t), self.schedule.beta_bar(t)
-            x = x * aligned(ops.rsqrt(ops.square(alpha) + ops.square(beta)), x)
-        return self.network(network_inputs(x, t, label, self.num_classes), training=training)
+        inputs = network_inputs(self._scaled(x, t), t, label, self.num_classes)
+        return self.network(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         return mean_of_losses(self, x, y, y_pred, sample_weight)
@@ -236,10 +248,12 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        network = deserialize_keras_object(config["network"], custom_objects)
-        schedule = deserialize_keras_object(config["schedule"], custom_objects)
-        config = {**config, "network": network, "schedule": schedule}
-        return super().from_config(config, custom_objects)
+        parts = {
+            name: deserialize_keras_object(config[name], custom_objects)
+            for name in ("network", "schedule")
+            if name in config
+        }
+        return super().from_config({**config, **parts}, custom_objects)
 
 
 def unseen_range(shape, dtype=None):

@@ -104,7 +104,7 @@ class ModelSampling:
             settings = {"start": first_time(self.schedule), **settings}
         first = self._first_time(function, steps, settings)
         scale = float(self.schedule.beta_bar(first))
-        noise = first_noise(n_or_noise, self.sample_shape, seed, scale)
+        noise = first_noise(n_or_noise, self.sample_shape, seed, scale, self._noise)
         conditions = label_conditions(label, self.num_classes, noise.shape[0], guidance)
         options = use_ema, jit_compile
         return self._run(function, noise, steps, seed, conditions, options, **settings)
@@ -239,7 +239,7 @@ def run_sampler(model, function, schedule, x, steps, seed, conditions, options, 
     )
 
 
-def first_noise(n_or_noise, shape, seed, scale=1.0):
+def first_noise(n_or_noise, shape, seed, scale=1.0, noise=standard_normal):
     """The noise to begin with.
 
     Args:
@@ -247,6 +247,7 @@ def first_noise(n_or_noise, shape, seed, scale=1.0):
         shape: tuple, that of one sample, or None.
         seed: int, or None for a random one.
         scale: float, the amplitude.
+        noise: function `(seed, draw, shape)` that draws it.
 
     Returns:
         (n, ...) float32.
@@ -255,16 +256,16 @@ def first_noise(n_or_noise, shape, seed, scale=1.0):
         ValueError: for no samples, noise of another shape, and a number without a shape.
     """
     if len(getattr(n_or_noise, "shape", ())) > 0 or isinstance(n_or_noise, list | tuple):
-        noise = checked_noise(n_or_noise)
-        check_form(noise, shape)
-        return noise
+        given = checked_noise(n_or_noise)
+        check_form(given, shape)
+        return given
     count = whole("n_or_noise", n_or_noise)
     if shape is None or None in shape:
         raise ValueError(
             "The network does not say the shape of a sample. Expected noise of shape (n, ...). "
             f"Received: n_or_noise={n_or_noise}, shape of a sample {shape}"
         )
-    return scale * standard_normal(seed_pair(seed), FIRST_NOISE, (count, *shape))
+    return scale * noise(seed_pair(seed), FIRST_NOISE, (count, *shape))
 
 
 def label_conditions(label, num_classes, count, guidance=None):

@@ -1,0 +1,160 @@
+"""Poisson flow: which points are left on their way, and how many added dimensions are best?
+
+    python flows_poisson.py
+
+First the field of 400 points, which is known: what is left far from them at the end does not depend
+on a network. Then networks, trained on the mixture that the points are drawn from. Distances stand
+beside their floor, what two sets of data have between them.
+"""
+
+import argparse
+import math
+
+import numpy as np
+from mixture import Mixture
+from timing import print_table
+
+POINTS = 400
+# sigma at time 1, sigma at the end, quantile of the lengths of what sampling begins with.
+SETTINGS = (
+    (40.0, 0.02, 1.0),
+    (40.0, 0.02, 0.99),
+    (40.0, 0.001, 1.0),
+    (40.0, 0.001, 0.99),
+    (40.0, 0.001, 0.999),
+    (5.0, 0.001, 0.99),
+    (80.0, 0.002, 1.0),
+    (80.0, 0.002, 0.99),  # the defaults of PoissonFlow
+)
+
+
+def field_table(arguments):
+    """Shares of samples that end far from all points, and their distance, of the exact field."""
+    from keras_ext.diffusion import EDMSchedule, PoissonFlow, compiled, ode_sample, poisson_kernel
+    from keras_ext.metrics import sliced_wasserstein
+    from keras_ext.models import MLPDenoiser
+
+    mixture, count = Mixture(), arguments.field_count
+    # Both sets of points are drawn anew, as the 400 are: that noise is in the floor, too.
+    floors = [
+        sliced_wasserstein(
+            np.random.default_rng(seed).choice(mixture.sample(POINTS, 50 + seed), count),
+            mixture.sample(count, 80 + seed),
+        )
+        for seed in range(10)
+    ]
+    rows = []
+    for high, low, quantile in SETTINGS:
+        schedule, found = EDMSchedule(low, high), []
+        for seed in arguments.seeds:
+            data = mixture.sample(POINTS, seed).astype("float32")
+            flow = PoissonFlow(MLPDenoiser(2, 8), 1, low, high, quantile=quantile)
+            # No step: what the model begins with.
+            noise = np.array(
+                flow.sample(count, 1, "euler", seed, return_trajectory=True).trajectory[0]
+            )
+            velocity = poisson_kernel(1, schedule).field(data)
+            run = compiled(
+                ode_sample,
+                velocity,
+                schedule,
+                arguments.field_steps,
+                prediction="velocity",
+                denoise=False,
+            )
+            x = np.array(run(noise).x)
+            distance = np.linalg.norm(x[:, None] - data[None], axis=-1).min(axis=1)
+            found.append(
+                (np.mean(distance > 0.3), sliced_wasserstein(x, mixture.sample(count, 100 + seed)))
+            )
+        far, wasserstein = np.array(found).T
+        cells = [
+            f"{100 * np.mean(far):.2f} %",
+            f"{np.mean(wasserstein):.3f} ± {np.std(wasserstein):.3f}",
+        ]
+        rows.append([high, low, quantile, *cells])
+    title = (
+        f"Exact field of {POINTS} points, D = 1, {count} samples, {arguments.field_steps} Heun steps, "
+        f"seeds {arguments.seeds}"
+    )
+    print_table(
+        title, ["high", "low", "quantile", "far from all points", "sliced Wasserstein"], rows
+    )
+    print(f"Floor: {np.mean(floors):.3f} ± {np.std(floors):.3f}.\n")
+
+
+def network_table(arguments):
+    """Distances of samples of trained networks, by D."""
+    import keras
+
+    from keras_ext.diffusion import PoissonFlow
+    from keras_ext.metrics import sliced_wasserstein, two_sample_floor
+    from keras_ext.models import MLPDenoiser
+
+    mixture, count = Mixture(), arguments.count
+    data = mixture.sample(20_000, seed=7).astype("float32")
+    floor = two_sample_floor(
+        sliced_wasserstein, mixture.sample(4 * count), sizes=(count, count), repeats=10
+    )
+    rows = []
+    for D in (1, 128, math.inf):
+        found = {steps: [] for steps in arguments.steps}
+        for seed in arguments.seeds:
+            keras.utils.set_random_seed(seed)
+            model = PoissonFlow(MLPDenoiser(2), D, seed=seed)
+            rate = keras.optimizers.schedules.CosineDecay(5e-3, arguments.epochs * 20)
+            model.compile(
+                keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.995), jit_compile=True
+            )
+            model.fit(data, batch_size=1000, epochs=arguments.epochs, verbose=0)
+            for steps in arguments.steps:
+                x = np.array(model.sample(count, steps, seed=seed).x)
+                distance = np.linalg.norm(x[:, None] - mixture.means[None], axis=-1).min(axis=1)
+                real = mixture.sample(count, 100 + seed)
+                found[steps].append((sliced_wasserstein(x, real), np.mean(distance > 0.5)))
+        cells = []
+        for steps in arguments.steps:
+            wasserstein, far = np.array(found[steps]).T
+            cells += [f"{np.mean(wasserstein):.3f} ± {np.std(wasserstein):.3f}"]
+            cells += [f"{100 * np.mean(far):.2f} %"]
+        rows.append([f"{D:g}", *cells])
+    headers = [name for n in arguments.steps for name in (f"{n} steps", "between modes")]
+    title = (
+        f"Trained networks, {arguments.epochs} epochs of 20 steps, {count} samples, "
+        f"seeds {arguments.seeds}: sliced Wasserstein"
+    )
+    print_table(title, ["D", *headers], rows)
+    print(f"Floor: {floor.mean:.3f} ± {floor.std:.3f}.\n")
+
+
+def poisson_table(arguments):
+    """Both tables.
+
+    Args:
+        arguments: with the attributes that `add_arguments` gives a parser.
+    """
+    field_table(arguments)
+    network_table(arguments)
+
+
+def add_arguments(parser):
+    """What both tables can be told."""
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", nargs="+", type=int, default=[5, 30], help="Heun, of networks")
+    parser.add_argument("--count", type=int, default=10_000, help="samples of networks")
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--field-steps", type=int, default=60)
+    parser.add_argument("--field-count", type=int, default=2000, help="samples of the exact field")
+
+
+def main(words=None):
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    poisson_table(parser.parse_args(words))
+
+
+if __name__ == "__main__":
+    main()
