@@ -1,5 +1,8 @@
 """Diffusion: schedules, predictions, and samplers for any denoiser `(x, t, **conditions)`."""
 
+from keras_ext.diffusion.amed_predictor import AMEDPredictor
+from keras_ext.diffusion.amed_sample import amed_sample
+from keras_ext.diffusion.amed_trainer import AMEDTrainer
 from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
 from keras_ext.diffusion.classifier_guidance import ClassifierGuidance
 from keras_ext.diffusion.compiled import compiled
@@ -34,6 +37,8 @@ from keras_ext.diffusion.tabulated_schedules import (
 )
 
 __all__ = [
+    "AMEDPredictor",
+    "AMEDTrainer",
     "ClassifierFreeGuidance",
     "ClassifierGuidance",
     "CosineSchedule",
@@ -51,6 +56,7 @@ __all__ = [
     "SubVPSchedule",
     "VESchedule",
     "VPContinuousSchedule",
+    "amed_sample",
     "as_eps",
     "bits_per_dimension",
     "compiled",
