@@ -1,5 +1,8 @@
 """Diffusion: schedules, predictions, and samplers for any denoiser `(x, t, **conditions)`."""
 
+from keras_ext.diffusion.amed_predictor import AMEDPredictor
+from keras_ext.diffusion.amed_sample import amed_sample
+from keras_ext.diffusion.amed_trainer import AMEDTrainer
 from keras_ext.diffusion.characteristics import characteristics, straight_lines
 from keras_ext.diffusion.classifier_free_guidance import ClassifierFreeGuidance
 from keras_ext.diffusion.classifier_guidance import ClassifierGuidance
@@ -50,6 +53,8 @@ from keras_ext.diffusion.unified_diffusion import UnifiedDiffusion
 from keras_ext.diffusion.unified_sample import unified_sample
 
 __all__ = [
+    "AMEDPredictor",
+    "AMEDTrainer",
     "ClassifierFreeGuidance",
     "ClassifierGuidance",
     "CosineSchedule",
@@ -75,6 +80,7 @@ __all__ = [
     "VESchedule",
     "VPContinuousSchedule",
     "VariancePreservingInterpolant",
+    "amed_sample",
     "as_denoiser",
     "as_eps",
     "as_velocity",

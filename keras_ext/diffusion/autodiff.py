@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 
-def pulled_back(function, x):
+def pulled_back(function, x, has_aux=False):
     """What a function gives, and its products v^T J with the derivative.
 
     Works eagerly, in a graph, within loops, and under XLA.
@@ -12,10 +12,11 @@ def pulled_back(function, x):
     Args:
         function: function of x that gives one tensor.
         x: float32 tensor.
+        has_aux: bool, whether the function gives a pair: the tensor, and tensors that are handed on.
 
     Returns:
         What the function gives, and a function `v -> v^T J`, of a v of that shape, which can be
-        called again and again, and gives the shape of x.
+        called again and again, and gives the shape of x. With `has_aux` the other tensors, too.
 
     Raises:
         ValueError: on a backend that is neither TensorFlow nor JAX; and by the second function, on
@@ -32,8 +33,8 @@ def pulled_back(function, x):
     if backend == "jax":
         import jax
 
-        y, product = jax.vjp(function, x)
-        return y, lambda v: product(v)[0]
+        y, product, *aux = jax.vjp(function, x, has_aux=has_aux)
+        return y, lambda v: product(v)[0], *aux
     if backend != "tensorflow":
         raise ValueError(
             f"Expected the backend tensorflow or jax. Received: keras.config.backend()={backend!r}"
@@ -42,7 +43,7 @@ def pulled_back(function, x):
 
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
-        y = function(x)
+        y, *aux = function(x) if has_aux else (function(x),)
 
     def product(v):
         gradient = tape.gradient(y, x, output_gradients=v)
@@ -53,7 +54,7 @@ def pulled_back(function, x):
             )
         return gradient
 
-    return y, product
+    return y, product, *aux
 
 
 def pushed_forward(function, x, direction):

@@ -50,6 +50,14 @@ class TabulatedSchedule(Schedule):
 
     def _time(self, xp, sigma):
         angle = xp.arctan(sigma)
+        if xp is ops:
+            # No derivative passes through halvings: that of the inverse is 1 over that of the curve.
+            time = ops.stop_gradient(self._time_of_angle(ops, ops.stop_gradient(angle)))
+            slope = ops.stop_gradient(ops.maximum(self._angle(ops, time)[1], 1e-6))
+            return time + (angle - ops.stop_gradient(angle)) / slope
+        return self._time_of_angle(np, angle)
+
+    def _time_of_angle(self, xp, angle):
         angles = (
             ops.convert_to_tensor(self._angles.astype("float32")) if xp is ops else self._angles
         )
