@@ -57,51 +57,6 @@ def pulled_back(function, x, has_aux=False):
     return y, product, *aux
 
 
-def pushed_forward(function, x, direction):
-    """The product J v of the derivative of a function with a direction.
-
-    Works eagerly, in a graph, and under XLA. On TensorFlow it is the derivative of v^T J, which is
-    linear in v, so that the function needs second derivatives there, which may be 0.
-
-    Args:
-        function: function of x that gives one tensor.
-        x: float32 tensor.
-        direction: float32 tensor of the shape of x, v.
-
-    Returns:
-        J v, of the shape of what the function gives; 0 if that does not depend on x.
-
-    Raises:
-        ValueError: on a backend that is neither TensorFlow nor JAX.
-
-    Example:
-
-    >>> x = keras.ops.convert_to_tensor([1.0, 2.0])
-    >>> product = pushed_forward(lambda x: x**3, x, keras.ops.ones(2))
-    >>> keras.ops.convert_to_numpy(product).tolist()
-    [3.0, 12.0]
-    """
-    backend = keras.config.backend()
-    if backend == "jax":
-        import jax
-
-        return jax.jvp(function, (x,), (direction,))[1]
-    if backend != "tensorflow":
-        raise ValueError(
-            f"Expected the backend tensorflow or jax. Received: keras.config.backend()={backend!r}"
-        )
-    import tensorflow as tf
-
-    with tf.GradientTape(watch_accessed_variables=False) as outer:
-        with tf.GradientTape(watch_accessed_variables=False) as inner:
-            inner.watch(x)
-            y = function(x)
-        v = tf.zeros_like(y)
-        outer.watch(v)
-        product = inner.gradient(y, x, output_gradients=v, unconnected_gradients="zero")
-    return outer.gradient(product, v, output_gradients=direction, unconnected_gradients="zero")
-
-
 def input_gradient(function, x):
     """The gradient of a number for each sample, of which each depends on its own sample alone.
 
@@ -185,7 +140,7 @@ def value_and_derivative(function, t):
 
     Args:
         function: function `t -> (b, ...)`, each row of its own time alone.
-        t: (b,) float32.
+        t: (b,) float32, or (b, 1, ...).
 
     Returns:
         f(t) and df / dt, (b, ...) each.

@@ -127,7 +127,6 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         self.cond_dropout = checked_dropout(cond_dropout, self.num_classes)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.mean_loss = keras.losses.MeanAbsoluteError()
         self.data_range = self.add_weight(
             (2,),
             unseen_range,

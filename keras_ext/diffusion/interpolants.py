@@ -8,7 +8,7 @@ from keras import ops
 from keras.saving import deserialize_keras_object, serialize_keras_object
 
 from keras_ext.diffusion import schedules
-from keras_ext.diffusion.autodiff import pushed_forward
+from keras_ext.diffusion.autodiff import value_and_derivative
 from keras_ext.diffusion.predictions import aligned
 from keras_ext.ops.settings import number
 
@@ -243,9 +243,7 @@ class FunctionInterpolant(Interpolant):
 
     def velocity(self, x0, x1, t, z=None):
         t = self._times(t, x0)
-        return pushed_forward(
-            lambda t: ops.cast(self.function(x0, x1, t), "float32"), t, ops.ones_like(t)
-        )
+        return value_and_derivative(lambda t: ops.cast(self.function(x0, x1, t), "float32"), t)[1]
 
     def _times(self, t, x0):
         # A time for each sample: a scalar has no place of its own in the derivative.

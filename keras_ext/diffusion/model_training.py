@@ -153,7 +153,7 @@ def mean_of_losses(model, x, y, y_pred, sample_weight):
     """The loss of a model whose outputs are the losses of its samples.
 
     Args:
-        model: `keras.Model`, compiled, with `mean_loss`, a `keras.losses.MeanAbsoluteError`.
+        model: `keras.Model`, compiled.
         x: inputs.
         y: None.
         y_pred: (b,) float32, losses that are not negative.
@@ -172,7 +172,8 @@ def mean_of_losses(model, x, y, y_pred, sample_weight):
         )
     # The losses are not negative: Keras' mean of them, with weights, on replicas.
     y_pred = y_pred[:, None]  # (b, 1)
-    loss = model.mean_loss(ops.zeros_like(y_pred), y_pred, sample_weight)
+    mean = keras.losses.MeanAbsoluteError()
+    loss = mean(ops.zeros_like(y_pred), y_pred, sample_weight)
     return loss + keras.Model.compute_loss(model, x, y, y_pred) if model.losses else loss
 
 

@@ -113,7 +113,6 @@ class RectifiedFlow(FlowModelSampling, keras.Model):
         self.cond_dropout = checked_dropout(cond_dropout, self.num_classes)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.mean_loss = keras.losses.MeanAbsoluteError()
         self.built = True
 
     @property

@@ -7,6 +7,7 @@ from keras.saving import deserialize_keras_object, serialize_keras_object
 from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import known
 from keras_ext.diffusion.linear_steps import call, clipped
+from keras_ext.diffusion.model_training import mean_of_losses
 from keras_ext.diffusion.noise import standard_normal, training_seed, uniform
 from keras_ext.diffusion.predictions import aligned, check_prediction, convert_prediction
 
@@ -90,7 +91,6 @@ class ReverseCovariance(keras.Model):
         self.clip_x0 = None if clip_x0 is None else tuple(float(each) for each in clip_x0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.mean_loss = keras.losses.MeanAbsoluteError()
 
     def build(self, input_shape):
         shapes = input_shape if isinstance(input_shape, dict) else {"x": input_shape}
@@ -123,11 +123,7 @@ class ReverseCovariance(keras.Model):
         return keras.KerasTensor(tuple(shape[:1]), "float32")
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The mean of what the model gives, weighted, and the losses of the head's layers."""
-        # Squares are not negative: Keras' mean of them, with weights, on replicas.
-        y_pred = y_pred[:, None]  # (b, 1)
-        loss = self.mean_loss(ops.zeros_like(y_pred), y_pred, sample_weight)
-        return loss + super().compute_loss(x, y, y_pred) if self.losses else loss
+        return mean_of_losses(self, x, y, y_pred, sample_weight)
 
     def covariance(self, x, t, x0, **conditions):
         """The variance of each element of the data given x.

@@ -90,7 +90,6 @@ class UnifiedDiffusion(keras.Model):
         self.rule = self.forward.checked_rule(rule)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.mean_loss = keras.losses.MeanAbsoluteError()
         self.built = True
 
     @property

@@ -9,7 +9,6 @@ from keras_ext.diffusion import (
     VariancePreservingInterpolant,
     interpolants,
 )
-from keras_ext.diffusion.autodiff import pushed_forward
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -82,18 +81,6 @@ def test_the_derivative_of_a_function_is_the_same_compiled(jit_compile, rng):
 
         velocity = jax.jit(interpolant.velocity) if jit_compile else interpolant.velocity
     np.testing.assert_allclose(velocity(x0, x1, t), expected, atol=1e-5)
-
-
-def test_products_with_a_derivative():
-    x = ops.convert_to_tensor(np.float32([[1.0, 2.0, 3.0]]))
-    v = ops.convert_to_tensor(np.float32([[0.5, -1.0, 2.0]]))
-    matrix = np.arange(6, dtype="float32").reshape(3, 2)
-    found = pushed_forward(lambda x: ops.matmul(x, matrix), x, v)
-    np.testing.assert_allclose(found, np.asarray(v) @ matrix)
-    found = pushed_forward(lambda x: ops.stack([x[:, 0] * x[:, 1], x[:, 2] ** 3]), x, v)
-    np.testing.assert_allclose(found, [[0.5 * 2 - 1.0], [27 * 2.0]])
-    constant = pushed_forward(lambda x: ops.ones((4,)), x, v)
-    np.testing.assert_array_equal(constant, np.zeros(4))
 
 
 @pytest.mark.parametrize("interpolant", [*ALL, StochasticInterpolant(0.3)], ids=str)
