@@ -42,9 +42,9 @@ class Closed:
     """The flow of the mixture in closed form, with the methods of a `RectifiedFlow`."""
 
     def __init__(self, mixture):
-        from keras_ext.diffusion import schedules
+        from keras_ext.diffusion import StraightSchedule
 
-        self.velocity = mixture.denoiser(schedules.get("straight"), "velocity")
+        self.velocity = mixture.denoiser(StraightSchedule(), "velocity")
 
     def sample(self, noise, steps, solver="euler"):
         """Samples, compiled."""
