@@ -16,9 +16,10 @@ def arguments_of(parser):
     parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
     parser.add_argument("--count", type=int, default=10_000, help="samples that are compared")
     parser.add_argument("--data", type=int, default=30_000, help="points, and pairs of reflow")
-    parser.add_argument("--epochs", type=int, default=100, help="of each flow")
+    parser.add_argument("--epochs", type=int, default=40, help="of each flow")
+    parser.add_argument("--hidden", type=int, default=128, help="width of the network")
     parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--reflow-steps", type=int, default=50, help="of Heun's")
+    parser.add_argument("--reflow-steps", type=int, default=25, help="of Heun's")
 
 
 def trained(model, data, arguments, epochs):
@@ -41,9 +42,9 @@ class Closed:
     """The flow of the mixture in closed form, with the methods of a `RectifiedFlow`."""
 
     def __init__(self, mixture):
-        from keras_ext.diffusion import schedules
+        from keras_ext.diffusion import StraightSchedule
 
-        self.velocity = mixture.denoiser(schedules.get("straight"), "velocity")
+        self.velocity = mixture.denoiser(StraightSchedule(), "velocity")
 
     def sample(self, noise, steps, solver="euler"):
         """Samples, compiled."""
@@ -66,7 +67,9 @@ def flows_of(seed, arguments):
     keras.utils.set_random_seed(seed)
     mixture = Mixture()
     data = mixture.sample(arguments.data, seed).astype("float32")
-    first = RectifiedFlow(MLPDenoiser(2), time_sampling="low_discrepancy", seed=seed)
+    first = RectifiedFlow(
+        MLPDenoiser(2, arguments.hidden), time_sampling="low_discrepancy", seed=seed
+    )
     first = trained(first, data, arguments, arguments.epochs)
     pairs = first.reflow(arguments.data, arguments.reflow_steps, "heun", seed=seed)
     second = trained(first.copy(), pairs, arguments, arguments.epochs)
@@ -102,10 +105,10 @@ def measure(arguments):
             for steps in arguments.steps[:1] if distilled else arguments.steps:
                 x = np.asarray(flow.sample(noise, steps).x)
                 distances.setdefault((name, steps), []).append(sliced_wasserstein(x, data))
-            ends = np.asarray(flow.sample(noise, *((1,) if distilled else (100, "heun"))).x)
+            ends = np.asarray(flow.sample(noise, *((1,) if distilled else (50, "heun"))).x)
             costs.setdefault(name, []).append(cost_of((ends, noise)))
             if not distilled:
-                bends.setdefault(name, []).append(flow.straightness(noise, 200))
+                bends.setdefault(name, []).append(flow.straightness(noise, 100))
     names = list(dict.fromkeys(name for name, _ in distances))
     rows = [
         [name, *(shown(distances.get((name, steps))) for steps in arguments.steps)]
@@ -117,7 +120,10 @@ def measure(arguments):
         ["flow", *map(str, arguments.steps)],
         rows,
     )
-    print(f"Floor: {floor.mean:.3f} ± {floor.std:.3f}. {np.mean(seconds):.0f} s a seed to train.\n")
+    print(
+        f"Floor: {floor.mean:.3f} ± {floor.std:.3f}. Width {arguments.hidden}, batches of "
+        f"{arguments.batch_size}, {np.mean(seconds):.0f} s a seed to train.\n"
+    )
     rows = [[name, shown(bends.get(name), 4), shown(costs[name], 4)] for name in costs]
     print_table("Straightness S and transport cost E |x1 - x0|^2", ["pairs", "S", "cost"], rows)
     before, after = (np.array(bends[f"rectified {times}"]) for times in ("once", "twice"))

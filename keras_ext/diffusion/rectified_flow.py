@@ -137,16 +137,15 @@ class RectifiedFlow(FlowModelSampling, keras.Model):
                 "Expected data, a pair (x0, x1), or a dict of x and, maybe, x1, label and t. "
                 f"Received: {sorted(inputs)}"
             )
-        label = inputs.get("label")
-        tensors = {name: ops.convert_to_tensor(inputs[name]) for name in inputs if name[0] == "x"}
-        for each in tensors.values():
-            check_form(each, self.sample_shape)
-        x, x1 = (
-            ops.cast(tensors[name], "float32") if name in tensors else None for name in ("x", "x1")
-        )
+        x, x1, label = self._floats(inputs["x"]), inputs.get("x1"), inputs.get("label")
         if "t" in inputs:
             return self._predict(x, ops.cast(inputs["t"], "float32"), label, training)
-        return self._loss_of_each(x, x1, label, training)
+        return self._loss_of_each(x, None if x1 is None else self._floats(x1), label, training)
+
+    def _floats(self, x):
+        x = ops.convert_to_tensor(x)
+        check_form(x, self.sample_shape)
+        return ops.cast(x, "float32")
 
     def _loss_of_each(self, x0, x1, label, training):
         count = ops.shape(x0)[0]

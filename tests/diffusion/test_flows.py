@@ -53,16 +53,16 @@ def test_time_0_is_the_data_and_time_1_the_noise(rng):
 
 def test_solvers_converge_with_their_orders(rng):
     noise = rng.normal(size=(300, 2)).astype("float32")
+    wide = Mixture(std=0.4).denoiser(STRAIGHT, "velocity")  # in float32 thin modes hide the order
 
     def ends(steps, solver):
-        result = compiled(flow_sample, VELOCITY, steps=steps, solver=solver)(noise)
+        result = compiled(flow_sample, wide, steps=steps, solver=solver)(noise)
         assert result.calls == steps * len(TABLEAUX[solver][0])
         return np.asarray(result.x)
 
-    reference = ends(300, "rk4")
+    reference = ends(100, "rk4")
     for solver, order in {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}.items():
-        # The median: single trajectories change mode.
-        counts = (12, 24) if solver == "rk4" else (80, 160)
+        counts = (8, 16) if solver == "rk4" else (60, 120)
         errors = [np.median(np.abs(ends(steps, solver) - reference)) for steps in counts]
         assert abs(np.log2(errors[0] / errors[1]) - order) < 0.35, (solver, errors)
 
