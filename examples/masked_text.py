@@ -50,7 +50,7 @@ def arguments():
         "--precision", default="float32", choices=["float32", "mixed_bfloat16", "mixed_float16"]
     )
     parser.add_argument("--jit", action="store_true", help="compile with XLA")
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--ema", type=float, default=0.99, help="momentum of the averages")

@@ -140,6 +140,7 @@ def test_a_hole_is_filled_and_the_rest_stays():
     assert bigram_distance(found) < 0.02
 
 
+@pytest.mark.slow
 def test_random_tokens_give_the_pairs_of_the_text():
     process = RandomReplace(4)
     chain = flows_unified.CHAIN
@@ -298,6 +299,7 @@ def test_it_trains(how):
     assert result.x.shape == (4, *x.shape[1:]) and result.calls == 3
 
 
+@pytest.mark.slow
 def test_half_precision_samples_are_near_those_of_float32():
     model, half = point_model(), point_model(dtype="mixed_float16")
     for variable, value in zip(half.network.variables, model.network.variables, strict=True):
@@ -350,6 +352,7 @@ def test_config():
     assert UnifiedDiffusion(model.network, TEXTS).rule == "invert"
 
 
+@pytest.mark.slow
 def test_averages_are_sampled():
     model = point_model()
     model.compile(keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5))
