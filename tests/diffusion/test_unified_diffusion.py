@@ -65,7 +65,7 @@ def points(count=64, seed=0):
 
 # === With noise it is DDIM ===
 @pytest.mark.parametrize("data", ["one mode", "five modes"])
-@pytest.mark.parametrize("name", ["cosine", "straight", "linear_ho"])
+@pytest.mark.parametrize("name", ["cosine", "straight"])
 @pytest.mark.parametrize("steps", [1, 20])
 def test_with_gaussian_noise_it_is_ddim(data, name, steps):
     schedule = schedules.get(name)
@@ -178,7 +178,7 @@ def restorer_of(process):
 
 
 @pytest.mark.parametrize(
-    "process", [GaussianNoise(), Mask(6), RandomReplace(6), Interpolate(), Mask(), GaussianBlur()]
+    "process", [GaussianNoise(), Mask(6), RandomReplace(6), GaussianBlur()], ids=str
 )
 def test_a_seed_gives_the_same_eagerly_in_a_graph_and_under_xla(process):
     restorer = restorer_of(process)
