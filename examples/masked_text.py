@@ -44,7 +44,7 @@ def arguments():
     parser.add_argument("--data", type=Path, default=CORPUS, help="default: the project's corpus")
     parser.add_argument("--length", type=int, default=20, help="words and signs, at most")
     parser.add_argument("--min-count", type=int, default=3, help="of a word in all texts")
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--hidden-dim", type=int, default=128)
     parser.add_argument(
         "--precision", default="float32", choices=["float32", "mixed_bfloat16", "mixed_float16"]
@@ -52,7 +52,7 @@ def arguments():
     parser.add_argument("--jit", action="store_true", help="compile with XLA")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--ema", type=float, default=0.99, help="momentum of the averages")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8, 32])
     parser.add_argument("--temperature", type=float, default=1.0)

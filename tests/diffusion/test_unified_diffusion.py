@@ -65,7 +65,7 @@ def points(count=64, seed=0):
 
 # === With noise it is DDIM ===
 @pytest.mark.parametrize("data", ["one mode", "five modes"])
-@pytest.mark.parametrize("name", ["cosine", "straight", "linear_ho"])
+@pytest.mark.parametrize("name", ["cosine", "straight"])
 @pytest.mark.parametrize("steps", [1, 20])
 def test_with_gaussian_noise_it_is_ddim(data, name, steps):
     schedule = schedules.get(name)
@@ -140,6 +140,7 @@ def test_a_hole_is_filled_and_the_rest_stays():
     assert bigram_distance(found) < 0.02
 
 
+@pytest.mark.slow
 def test_random_tokens_give_the_pairs_of_the_text():
     process = RandomReplace(4)
     chain = flows_unified.CHAIN
@@ -177,7 +178,7 @@ def restorer_of(process):
 
 
 @pytest.mark.parametrize(
-    "process", [GaussianNoise(), Mask(6), RandomReplace(6), Interpolate(), Mask(), GaussianBlur()]
+    "process", [GaussianNoise(), Mask(6), RandomReplace(6), GaussianBlur()], ids=str
 )
 def test_a_seed_gives_the_same_eagerly_in_a_graph_and_under_xla(process):
     restorer = restorer_of(process)
@@ -298,6 +299,7 @@ def test_it_trains(how):
     assert result.x.shape == (4, *x.shape[1:]) and result.calls == 3
 
 
+@pytest.mark.slow
 def test_half_precision_samples_are_near_those_of_float32():
     model, half = point_model(), point_model(dtype="mixed_float16")
     for variable, value in zip(half.network.variables, model.network.variables, strict=True):
@@ -350,6 +352,7 @@ def test_config():
     assert UnifiedDiffusion(model.network, TEXTS).rule == "invert"
 
 
+@pytest.mark.slow
 def test_averages_are_sampled():
     model = point_model()
     model.compile(keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5))
