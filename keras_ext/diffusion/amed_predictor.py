@@ -82,7 +82,9 @@ class AMEDPredictor(keras.Model):
 
     def call(self, inputs):
         if self.features_dim is None:
-            z = ops.take(self.table, inputs["step"], axis=0)
+            # A product: the gradient of a look-up is sparse, and optimizers would square it sample by
+            # sample in place of their sum.
+            z = ops.matmul(ops.one_hot(inputs["step"], self.steps), self.table)
         elif "features" in inputs and "sigma" in inputs:
             features = self.narrow(self.of_features(ops.cast(inputs["features"], "float32")))
             levels = self.of_levels(_waves(ops.cast(inputs["sigma"], "float32")))
