@@ -79,7 +79,7 @@ def test_the_other_solvers_are_those_on_the_grid_with_the_knots(solver):
     found = amed_sample(denoiser, EDM, noise, 4, predictor, solver, denoise=False)
     times, rho = (
         EDM.grid(4, "karras", 1.0, 1e-3),
-        1 / (1 + np.exp(-ops.convert_to_numpy(predictor.table)[:, 0])),
+        0.01 + 0.98 / (1 + np.exp(-ops.convert_to_numpy(predictor.table)[:, 0])),
     )
     sigma = EDM.sigma(times)
     knots = EDM.t_of_sigma(sigma[1:] ** rho * sigma[:-1] ** (1 - rho))
@@ -138,7 +138,7 @@ def test_the_update_is_the_gradient_of_the_loss(analytic_first):
     start = ops.convert_to_numpy(predictor.table)
     settings = {"solver": "euler" if analytic_first else "dpm2", "inner_steps": 1}
     trainer = trainer_of(predictor, analytic_first=analytic_first, **settings)
-    trainer.compile(keras.optimizers.SGD(1.0))
+    trainer.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
     differences = np.zeros_like(start)
     for place in np.ndindex(*start.shape):
         step = np.zeros_like(start)
@@ -166,7 +166,7 @@ def test_multistep_solvers_go_on_from_their_own_points(solver):
     trainer = trainer_of(predictor, solver=solver, inner_steps=1)
     np.testing.assert_allclose(trainer(x)[:, 0], expected, rtol=1e-3)
     before = ops.convert_to_numpy(predictor.table)
-    trainer.compile(keras.optimizers.SGD(1e-4))
+    trainer.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
     trainer.fit(x, verbose=0)
     after = ops.convert_to_numpy(predictor.table)
     assert np.all(np.isfinite(after) & (after != before))
@@ -192,9 +192,8 @@ def test_a_fitted_predictor_is_far_better_than_the_midpoint():
 
 def test_nan_gradients_are_counted_and_left_out():
     def denoiser(x, t):
-        # Adds 0, of which the derivative is NaN where the first number is negative.
-        inside = ops.where(x[:, :1] > 0, 1.0 + 0.0 * x, 0.0 * x)
-        return standard(x, t) + 0.0 * ops.sqrt(inside)
+        # The derivative at negative numbers is 0 times infinity.
+        return standard(x, t) + 1e-3 * ops.sqrt(ops.maximum(x[:, :1], 0.0))
 
     x, predictor = noises(10), drawn(2)
     bad = int(np.sum(x[:, 0] < 0))
@@ -206,7 +205,7 @@ def test_nan_gradients_are_counted_and_left_out():
     moved = ops.convert_to_numpy(predictor.table) - start
     assert np.isfinite(moved).all() and np.isfinite(logs["loss"]).all()
     predictor.table.assign(start)
-    fine = trainer_of(predictor, standard, inner_steps=1)
+    fine = trainer_of(predictor, denoiser, inner_steps=1)
     fine.compile(keras.optimizers.SGD(1e-3), jit_compile=False)
     fine.fit(x[x[:, 0] > 0], verbose=0)
     of_good = (10 - bad) / 10 * (ops.convert_to_numpy(predictor.table) - start)
@@ -230,7 +229,7 @@ def test_a_network_in_half_precision_with_features():
         start = predictor.get_weights()
         settings = {"features_fn": lambda x, t: x, "prediction": "v", "inner_steps": 1}
         trainer = AMEDTrainer(denoiser, "cosine", predictor, **settings)
-        trainer.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+        trainer.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
         x = noises(16, 0, COSINE)
         logs = trainer.fit(x, verbose=0).history
         assert logs["nan_gradients"] == [0]
@@ -257,6 +256,7 @@ def test_saved_and_loaded(tmp_path):
     settings = {"spacing": times, "teacher_times": [1.0, 0.7, 0.5, 0.2, 0.1], "inner_steps": 1}
     trainer = trainer_of(drawn(2), standard, solver="ipndm", analytic_first=True, **settings)
     trainer.compile(keras.optimizers.Adam(0.01))
+    trainer.optimizer.build(trainer.trainable_variables)
     trainer.save(tmp_path / "trainer.keras")
     again, x = keras.saving.load_model(tmp_path / "trainer.keras"), noises(3)
     np.testing.assert_array_equal(again(x), trainer(x))
@@ -282,7 +282,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="sigma is finite"):
         amed_sample(standard, "straight", x, 3, three, prediction="x0", start=1.0)
     for words, settings in [
-        ("does not contain", {"teacher_times": np.linspace(1.0, 1e-3, 7)}),
+        ("does not contain", {"teacher_times": np.linspace(1.0, 0.1, 7) ** 2}),
         ("= 7 teacher_times", {"teacher_times": np.linspace(1.0, 1e-3, 6)}),
         ("Expected teacher_times", {"spacing": [1.0, 0.6, 0.3, 0.1]}),
         ("teacher_solver", {"teacher_solver": "rk45"}),
