@@ -102,7 +102,7 @@ def test_the_analytic_first_step_of_standard_normal_data_is_exact(solver):
 @pytest.mark.parametrize("solver", ["dpm2", "dpmpp", "ipndm"])
 def test_the_same_eagerly_and_compiled(solver):
     noise, denoiser = noises(4), GMM5.denoiser(EDM)
-    predictor = drawn(3, features_dim=2)
+    predictor = drawn(3, features_dim=2, scale_direction=0.1, scale_time=0.1)
     settings = {"predictor": predictor, "solver": solver, "features_fn": lambda x, t: x / 80.0}
     settings |= {"analytic_first": True, "return_trajectory": True}
     eager = amed_sample(denoiser, EDM, noise, 3, **settings)
@@ -110,7 +110,7 @@ def test_the_same_eagerly_and_compiled(solver):
     np.testing.assert_array_equal(eager.trajectory[-1], eager.x)
     for jit_compile in (False, True):
         graph = compiled(amed_sample, denoiser, EDM, 3, jit_compile=jit_compile, **settings)(noise)
-        np.testing.assert_allclose(graph.trajectory, eager.trajectory, atol=2e-4)
+        np.testing.assert_allclose(graph.trajectory, eager.trajectory, atol=1e-3)
         assert graph.calls == eager.calls == 6
     part = amed_sample(denoiser, EDM, noise[:2], 3, **settings)
     np.testing.assert_allclose(part.x, eager.x[:2], atol=1e-5)
@@ -193,7 +193,7 @@ def test_a_fitted_predictor_is_far_better_than_the_midpoint():
 def test_nan_gradients_are_counted_and_left_out():
     def denoiser(x, t):
         # The derivative at negative numbers is 0 times infinity.
-        return standard(x, t) + 1e-3 * ops.sqrt(ops.maximum(x[:, :1], 0.0))
+        return standard(x, t) + 1e-3 * ops.sqrt(x[:, :1] * ops.cast(x[:, :1] > 0, x.dtype))
 
     x, predictor = noises(10), drawn(2)
     bad = int(np.sum(x[:, 0] < 0))
