@@ -90,7 +90,9 @@ def mixture_table(arguments):
     for steps in arguments.steps:
         columns += [f"{2 * steps} calls: mean", "median", "times learnt dpm2"]
     print_table(f"Five Gaussians, {arguments.count} new noises: end-point error", columns, rows)
-    print(f"RK4 of 150 steps is {np.linalg.norm(finer - exact, axis=1).mean():.1e} off that of 300.")
+    print(
+        f"RK4 of 150 steps is {np.linalg.norm(finer - exact, axis=1).mean():.1e} off that of 300."
+    )
     least = {2 * steps: LEAST_FACTORS.get(steps) for steps in arguments.steps}
     print(f"Asked for beside Heun and DPM-2, at calls: {least}.\n")
 

@@ -201,7 +201,7 @@ def test_nan_gradients_are_counted_and_left_out():
     trainer = trainer_of(predictor, denoiser, inner_steps=1)
     trainer.compile(keras.optimizers.SGD(1e-3), jit_compile=False)
     logs = trainer.fit(x, verbose=0, shuffle=False).history
-    assert 0 < bad < 10 and logs["nan_gradients"] == [2 * 2 * bad]  # of rho and a, in both steps
+    assert 0 < bad < 10 and logs["nan_gradients"] == [2 * bad]  # of rho, in both steps
     moved = ops.convert_to_numpy(predictor.table) - start
     assert np.isfinite(moved).all() and np.isfinite(logs["loss"]).all()
     predictor.table.assign(start)
@@ -209,7 +209,7 @@ def test_nan_gradients_are_counted_and_left_out():
     fine.compile(keras.optimizers.SGD(1e-3), jit_compile=False)
     fine.fit(x[x[:, 0] > 0], verbose=0)
     of_good = (10 - bad) / 10 * (ops.convert_to_numpy(predictor.table) - start)
-    np.testing.assert_allclose(moved[:, [0, 2]], of_good[:, [0, 2]], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(moved[:, 0], of_good[:, 0], rtol=1e-3, atol=1e-6)
 
 
 def test_a_network_in_half_precision_with_features():
