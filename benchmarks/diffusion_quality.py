@@ -136,15 +136,10 @@ def mixture_table(arguments):
     print(f"Floor: {floor.mean:.3f} ± {floor.std:.3f}.\n")
 
 
-def digits_table(arguments):
-    """Frechet distances of a classifier's features on digits, over networks of several seeds."""
-    import keras
+def digits_and_features():
+    """Digits (n, 8, 8, 1) in [-1, 1], and what a classifier of them sees in images, (n, 64)."""
     from sklearn.datasets import load_digits
     from sklearn.neural_network import MLPClassifier
-
-    from keras_ext.diffusion import DenoisingDiffusion, estimate_reverse_variance
-    from keras_ext.metrics import frechet_distance, two_sample_floor
-    from keras_ext.models import UNet
 
     images, labels = load_digits(return_X_y=True)
     images = (images / 8.0 - 1.0).astype("float32").reshape(-1, 8, 8, 1)
@@ -157,6 +152,18 @@ def digits_table(arguments):
         x = np.asarray(x, "float64").reshape(len(x), -1)
         return np.maximum(x @ judge.coefs_[0] + judge.intercepts_[0], 0.0)
 
+    return images, features
+
+
+def digits_table(arguments):
+    """Frechet distances of a classifier's features on digits, over networks of several seeds."""
+    import keras
+
+    from keras_ext.diffusion import DenoisingDiffusion, estimate_reverse_variance
+    from keras_ext.metrics import frechet_distance, two_sample_floor
+    from keras_ext.models import UNet
+
+    images, features = digits_and_features()
     count = len(images) // 2
     real = features(images)
     floor = two_sample_floor(frechet_distance, real, sizes=(count, len(images) - count))

@@ -11,7 +11,7 @@ LEVEL_DIM = 8
 class AMEDPredictor(keras.Model):
     """Where in a step of `amed_sample` the denoiser is asked, and how far its answer is followed.
 
-        rho = sigmoid(z_1),  c = 1 + scale_direction tanh(z_2),  a = 1 + scale_time tanh(z_3)
+        rho = 0.01 + 0.98 sigmoid(z_1),  c = 1 + scale_direction tanh(z_2),  a = 1 + scale_time tanh(z_3)
 
     The knot within the step from sigma_r to sigma_q is s = sigma_q^rho sigma_r^(1 - rho), the length
     of the move along its direction is multiplied by c, and the denoiser is asked at a s. Without
@@ -58,7 +58,7 @@ class AMEDPredictor(keras.Model):
         self,
         steps,
         features_dim=None,
-        scale_direction=0.2,
+        scale_direction=0.5,
         scale_time=0.2,
         hidden_dim=128,
         **kwargs,
@@ -82,7 +82,9 @@ class AMEDPredictor(keras.Model):
 
     def call(self, inputs):
         if self.features_dim is None:
-            z = ops.take(self.table, inputs["step"], axis=0)
+            # A product: the gradient of a look-up is sparse, and optimizers would square it sample by
+            # sample in place of their sum.
+            z = ops.matmul(ops.one_hot(inputs["step"], self.steps), self.table)
         elif "features" in inputs and "sigma" in inputs:
             features = self.narrow(self.of_features(ops.cast(inputs["features"], "float32")))
             levels = self.of_levels(_waves(ops.cast(inputs["sigma"], "float32")))
@@ -91,7 +93,9 @@ class AMEDPredictor(keras.Model):
             raise ValueError(
                 f"Expected features and sigma beside the step. Received: {sorted(inputs)}"
             )
-        rho, c, a = ops.sigmoid(z[:, 0]), ops.tanh(z[:, 1]), ops.tanh(z[:, 2])
+        # Not up to 0 and 1, where two knots would be one: multistep solvers divide by what is between.
+        rho = 0.01 + 0.98 * ops.sigmoid(z[:, 0])
+        c, a = ops.tanh(z[:, 1]), ops.tanh(z[:, 2])
         scaled = [1.0 + self.scale_direction * c, 1.0 + self.scale_time * a]
         return ops.stack([rho, *scaled], axis=-1)
 
