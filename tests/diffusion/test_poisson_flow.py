@@ -183,25 +183,26 @@ def test_training_learns_the_mean_of_the_data():
 
 
 # === Sampling ===
-def distances(quantile, count=4000):
+def distances(count=3000, **settings):
     """How far samples of the exact field of 400 points of the mixture are from the nearest of them.
 
-    With the settings that a model has by default.
+    With the settings that a model has by default, but for those that are given.
     """
     data = Mixture().sample(400, seed=1).astype("float32")
-    flow = small(1, quantile=quantile)
+    flow = small(1, **settings)
     schedule = flow.schedule
     noise = numpy(flow._first_noise(count, 0, 1.0))
     velocity = poisson_kernel(1, schedule).field(data)
-    sample = compiled(ode_sample, velocity, schedule, 40, prediction="velocity")
-    x = np.concatenate([numpy(sample(part).x) for part in np.split(noise, 4)])
+    sample = compiled(ode_sample, velocity, schedule, 30, prediction="velocity")
+    x = np.concatenate([numpy(sample(part).x) for part in np.split(noise, 3)])
     return np.min(np.linalg.norm(x[:, None] - data[None], axis=-1), axis=1)
 
 
 @pytest.mark.slow
 def test_no_sample_of_the_exact_field_is_left_on_its_way():
-    assert np.mean(distances(0.99) > 0.3) < 1e-3
-    assert np.mean(distances(1.0) > 0.3) > 2e-3  # without the cut some are
+    assert np.mean(distances() > 0.3) < 1e-3
+    # Some are without the cut, and where the solution ends early.
+    assert np.mean(distances(quantile=1.0, low=0.02) > 0.3) > 5e-3
 
 
 def test_the_first_points_have_the_density_of_the_kernel():
@@ -229,14 +230,14 @@ def test_a_seed_gives_the_same_samples_in_every_way():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["jit", "float16", "labels"])
+@pytest.mark.parametrize("how", ["float16 and jit", "labels"])
 def test_it_trains_saves_and_loads(how, tmp_path):
     classes = 3 if how == "labels" else None
-    dtype = "mixed_float16" if how == "float16" else None
+    dtype = "mixed_float16" if how != "labels" else None
     flow = small(1, dtype=dtype, num_classes=classes, cond_dropout=0.2 if classes else 0.0)
     optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)
     optimizer = GuardedLossScale(optimizer) if dtype else optimizer
-    flow.compile(optimizer, jit_compile=how == "jit")
+    flow.compile(optimizer, jit_compile=how != "labels")
     x, label = points(256), np.arange(256) % 3 if classes else None
     before = flow.evaluate(x, label, verbose=0)
     history = flow.fit(x, label, epochs=5, verbose=0)
