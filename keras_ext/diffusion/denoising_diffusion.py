@@ -19,6 +19,7 @@ from keras_ext.diffusion.model_training import (
     sample_shape_of,
     separate_averages,
     with_labels,
+    with_weights,
 )
 from keras_ext.diffusion.noise import seed_pair, standard_normal, training_seed, uniform
 from keras_ext.diffusion.predictions import aligned, check_prediction
@@ -221,12 +222,14 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
     def fit(self, x=None, y=None, *arguments, **named):
         self._check_arrays(x, y)
         build_optimizer(self)
+        y = with_weights(y, named.get("sample_weight"))
         history = super().fit(x, y, *arguments, **named)
         separate_averages(self)
         return history
 
     def evaluate(self, x=None, y=None, *arguments, **named):
         self._check_arrays(x, y)
+        y = with_weights(y, named.get("sample_weight"))
         return super().evaluate(x, y, *arguments, **named)
 
     def _check_arrays(self, x, label):

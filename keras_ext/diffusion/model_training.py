@@ -75,7 +75,7 @@ def with_labels(data, num_classes):
     """
     x, label, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     inputs = dict(x) if isinstance(x, dict) else {"x": x}
-    if label is not None:
+    if label is not None and 0 not in label.shape[1:]:  # else it is there for the weights
         inputs["label"] = label
     if num_classes is not None and "label" not in inputs:
         raise ValueError(
@@ -83,6 +83,24 @@ def with_labels(data, num_classes):
             f" Received: num_classes={num_classes}, label=None"
         )
     return inputs, None, sample_weight
+
+
+def with_weights(y, sample_weight):
+    """Targets that Keras does not drop the weights of samples with, as it does without any.
+
+    Args:
+        y: (n,) array, or None.
+        sample_weight: (n,) array, or None.
+
+    Returns:
+        y; or targets without numbers, (n, 0), for weights without targets.
+
+    Example:
+
+    >>> with_weights(None, np.ones(3)).shape
+    (3, 0)
+    """
+    return np.zeros((len(sample_weight), 0)) if y is None and sample_weight is not None else y
 
 
 def check_arrays(x, label, shape, num_classes):

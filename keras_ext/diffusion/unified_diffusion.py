@@ -11,6 +11,7 @@ from keras_ext.diffusion.model_training import (
     checked_network,
     mean_of_losses,
     separate_averages,
+    with_weights,
 )
 from keras_ext.diffusion.noise import seed_pair, training_seed, uniform
 from keras_ext.diffusion.training_loss import training_times, validation_times
@@ -169,8 +170,7 @@ class UnifiedDiffusion(keras.Model):
         x = x.get("x") if isinstance(x, dict) else x
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             self.forward.check_data(x, self.sample_shape)
-        # Keras drops the weights of samples without targets.
-        return None if sample_weight is None else ops.zeros(len(sample_weight))
+        return with_weights(None, sample_weight)
 
     # === Sampling ===
     def restorer(self):

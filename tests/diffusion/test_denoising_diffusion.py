@@ -190,6 +190,11 @@ def test_sample_weights_and_regularisers_count():
     weights = np.where(np.arange(64) < 16, 1.0, 0.0).astype("float32")
     found = model.evaluate(x, LABELS, sample_weight=weights, batch_size=64, verbose=0)
     assert np.isclose(found, np.mean(each * weights), rtol=1e-5)
+    plain = small(num_classes=None)
+    plain.compile("adam")
+    of_each = plain.predict(x, batch_size=64, verbose=0)
+    found = plain.evaluate(x, sample_weight=weights, batch_size=64, verbose=0)
+    assert np.isclose(found, np.mean(of_each * weights), rtol=1e-5)
     kernel = model.network.get_layer("Input-Dense")
     kernel.kernel_regularizer = keras.regularizers.L2(0.5)
     kernel.kernel.regularizer = kernel.kernel_regularizer
