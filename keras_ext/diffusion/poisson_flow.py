@@ -49,8 +49,8 @@ class PoissonFlow(DenoisingDiffusion):
     - **What sampling begins with** is the kernel around 0 at sigma = `high`, without the longest
       share 1 - `quantile`, 1 % of the probability, which is not drawn. Far from the data a line is
       straight and |x| / sigma stays as it is, so that a point that begins at |x| = 1000 sigma would
-      be on its way still at sigma = 0.002. For D = 1 and d = 2 the quantile 0.99 is 100 sigma; of
-      0.999, 1000 sigma, a `low` of 2e-4 is to be chosen with it. With D = inf nothing is cut.
+      be on its way still at sigma = 0.001. For D = 1 and d = 2 the quantile 0.99 is 100 sigma, that of
+      0.999 is 1000 sigma: with it goes a smaller `low`. With D = inf nothing is cut.
     - **Sampling** is by the solvers of `ode_sample`. Samplers with fresh noise, bounds and
       likelihoods are those of Gaussian noise.
 
@@ -95,7 +95,7 @@ class PoissonFlow(DenoisingDiffusion):
         self,
         network,
         D=1,
-        low=0.002,
+        low=0.001,
         high=80.0,
         rho=7.0,
         quantile=0.99,
