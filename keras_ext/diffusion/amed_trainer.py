@@ -223,12 +223,10 @@ class AMEDTrainer(keras.Model):
                 )
         plain = {name: getattr(self, name) for name in PLAIN}
         parts = {name: serialize_keras_object(getattr(self, name)) for name in PARTS}
-        lists = {
-            name: getattr(self, name)
-            and (value if isinstance(value := getattr(self, name), str) else list(value))
-            for name in ("spacing", "teacher_times")
-        }
-        return {**super().get_config(), **plain, **parts, **lists}
+        for name in ("spacing", "teacher_times"):  # Keras has made its own lists of them
+            value = getattr(self, name)
+            plain[name] = value if value is None or isinstance(value, str) else list(value)
+        return {**super().get_config(), **plain, **parts}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
