@@ -143,7 +143,7 @@ def digits_table(arguments):
                 "learnt, dpm2": distance(amed_sample, steps, predictor=predictor),
             }.items():
                 distances.setdefault((name, found[0]), []).append(found[1])
-        print(f"Seed {seed} is done.", flush=True)
+                print(f"Seed {seed}, {name}, {found[0]} calls: {found[1]:.1f}", flush=True)
     calls = sorted({calls for _, calls in distances})
     rows = [
         [name, *(f"{np.mean(d):.1f} ± {np.std(d):.1f}" for d in each)]
@@ -163,7 +163,7 @@ def speed_table(arguments):
     sizes = {"input_shape": [8, 8, 1], "channels": [32, 64], "blocks": 2, "batch": 64}
     started = [
         Side("amed_side.py", name, {"side": name, "jobs": list(JOBS), "sizes": sizes})
-        for name in SIDES
+        for name in arguments.sides or SIDES
     ]
     about = compare(started, list(JOBS), arguments.rounds)
     reference = next(iter(about.values()))["seconds"]
@@ -193,6 +193,7 @@ def main(words=None):
     parser.add_argument("--count", type=int, default=2000, help="noises of the mixture")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=60, help="of digits")
+    parser.add_argument("--sides", nargs="+", help="of speed")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args(words)
     mixture = arguments.table == "mixture"

@@ -88,8 +88,6 @@ class TorchSide:
         import torch
         from torch_unet import UNet
 
-        from keras_ext import diffusion
-
         torch.manual_seed(0)
         height, width, depth = sizes["input_shape"]
         self.batch = sizes["batch"]
@@ -97,10 +95,10 @@ class TorchSide:
         self.weights = sum(weight.numel() for weight in self.network.parameters())
         self.noise = torch.randn(self.batch, depth, height, width)
         self.table = torch.zeros(STEPS, 3, requires_grad=True)
-        schedule = diffusion.schedules.get(SCHEDULE)
-        start = min(1.0, float(schedule.t_of_sigma(80.0)))
+        # Not from the library: TensorFlow and PyTorch do not bear one process.
+        last = math.sqrt(math.expm1(1e-3 * (LOW + 0.5 * (HIGH - LOW) * 1e-3)))
         count = STEPS * (INNER_STEPS + 1)
-        fine = schedule.sigma(schedule.grid(count, "karras", start, 1e-3))
+        fine = np.linspace(80.0 ** (1 / 7), last ** (1 / 7), count + 1) ** 7
         self.fine, self.sigma = fine.tolist(), fine[:: INNER_STEPS + 1].tolist()
 
     def eps(self, u, sigma):

@@ -179,8 +179,7 @@ class AMEDTrainer(keras.Model):
             scalars = ops.stack(scalars)  # (steps, b, 3)
             linear = ops.where(bad, 0.0, gradients) * (scalars - ops.stop_gradient(scalars))
             loss = loss + ops.sum(linear, axis=(0, 2))
-        number = ops.sum(ops.cast(bad, "float32"), axis=(0, 2))
-        return ops.stack([loss, number], axis=-1)
+        return ops.stack([loss, ops.sum(ops.cast(bad, "float32"), axis=(0, 2))], axis=-1)
 
     def compute_output_shape(self, input_shape):
         shape = input_shape["x"] if isinstance(input_shape, dict) else input_shape
@@ -221,14 +220,12 @@ class AMEDTrainer(keras.Model):
                     f"Expected a {name} that Keras can save, a model or a registered function; the "
                     f"predictor can be saved on its own. Received: {name}={each!r}"
                 )
-        plain = {name: getattr(self, name) for name in PLAIN}
-        parts = {name: serialize_keras_object(getattr(self, name)) for name in PARTS}
-        lists = {
-            name: getattr(self, name)
-            and (value if isinstance(value := getattr(self, name), str) else list(value))
-            for name in ("spacing", "teacher_times")
-        }
-        return {**super().get_config(), **plain, **parts, **lists}
+        config = {name: getattr(self, name) for name in PLAIN}
+        config |= {name: serialize_keras_object(getattr(self, name)) for name in PARTS}
+        for name in ("spacing", "teacher_times"):  # Keras has made its own lists of them
+            value = getattr(self, name)
+            config[name] = value if value is None or isinstance(value, str) else list(value)
+        return {**super().get_config(), **config}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
