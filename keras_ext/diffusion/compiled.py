@@ -61,7 +61,8 @@ def compiled(
     variables = list({id(variable): variable for variable in found}.values())
     parameters = inspect.signature(sampler).parameters
     seeded = "seed" in parameters
-    if ("schedule" in parameters) == (schedule is None):
+    without = list(parameters)[1] == "noise"
+    if without != (schedule is None):
         raise ValueError(
             "Expected a schedule for a sampler that takes one, and None for one that does not. "
             f"Received: sampler={sampler.__name__}, schedule={schedule}"
