@@ -253,7 +253,8 @@ class FunctionInterpolant(Interpolant):
         return {"function": serialize_keras_object(self.function)}
 
     def __repr__(self):
-        return f"FunctionInterpolant({self.function!r})"
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return f"FunctionInterpolant({name})"
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
