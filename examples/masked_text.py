@@ -30,6 +30,7 @@ import numpy as np
 from keras_ext import diffusion
 from keras_ext.data import read_pairs
 from keras_ext.models import GAUEncoder
+from keras_ext.optimizers import GuardedLossScale
 
 CORPUS = Path(__file__).parent / "data" / "graded_train.tsv"
 NOTHING = ""
@@ -119,7 +120,7 @@ def build(args, words, steps_per_epoch):
     )
     optimizer = keras.optimizers.AdamW(rate, use_ema=True, ema_momentum=args.ema)
     if args.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = GuardedLossScale(optimizer)
     model.compile(optimizer, jit_compile=args.jit)
     return model
 

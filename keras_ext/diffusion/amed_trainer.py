@@ -17,6 +17,7 @@ from keras_ext.diffusion.amed_steps import (
 )
 from keras_ext.diffusion.autodiff import pulled_back
 from keras_ext.diffusion.checks import checked_noise, known
+from keras_ext.diffusion.model_training import check_savable, untrained
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.ode_steps import SOLVERS
 from keras_ext.diffusion.predictions import aligned
@@ -49,9 +50,9 @@ class AMEDTrainer(keras.Model):
     `nan_gradients` counts them, over an epoch; of a gradient each of rho, c and a is one.
 
     Args:
-        denoiser: function `(x, t, **conditions) -> (b, ...)`, with a derivative in both. A Keras
-            model has its weights; it is called with `training=False`, and saved with this model.
-            One that looks up its time in a table says nothing of where it should be asked.
+        denoiser: function `(x, t, **conditions) -> (b, ...)`, with a derivative in both, such as
+            `model.denoiser()`. A Keras model that is called so has its weights; it is called with
+            `training=False`, and saved with this model. One that looks up its time in a table says nothing of where it should be asked.
         schedule: a `Schedule` or its name.
         predictor: `AMEDPredictor`, which is trained, and to be saved on its own.
         solver: str, the student's: "euler", "dpm2", "dpmpp" or "ipndm".
@@ -202,7 +203,7 @@ class AMEDTrainer(keras.Model):
 
     @property
     def non_trainable_variables(self):
-        return _without(self.variables, self.trainable_variables)
+        return untrained(self, self.denoiser, self.features_fn)
 
     @property
     def trainable_weights(self):
@@ -210,16 +211,12 @@ class AMEDTrainer(keras.Model):
 
     @property
     def non_trainable_weights(self):
-        return _without(self.weights, self.trainable_weights)
+        taken = {id(weight) for weight in self.trainable_weights}
+        return [weight for weight in self.weights if id(weight) not in taken]
 
     def get_config(self):
         for name in ("denoiser", "features_fn"):
-            each = getattr(self, name)
-            if each is not None and not (hasattr(each, "get_config") or hasattr(each, "__name__")):
-                raise ValueError(
-                    f"Expected a {name} that Keras can save, a model or a registered function; the "
-                    f"predictor can be saved on its own. Received: {name}={each!r}"
-                )
+            check_savable(name, getattr(self, name))
         config = {name: getattr(self, name) for name in PLAIN}
         config |= {name: serialize_keras_object(getattr(self, name)) for name in PARTS}
         for name in ("spacing", "teacher_times"):  # Keras has made its own lists of them
@@ -307,8 +304,3 @@ def mean_square_gradient(product, error, length):
     scale = ops.where(scale > 0, scale, 1.0)
     count = ops.sum(ops.ones_like(error), axis=axes)
     return product(error / aligned(scale, error)) * (2.0 * scale / count)[:, None]
-
-
-def _without(variables, others):
-    taken = {id(variable) for variable in others}
-    return [variable for variable in variables if id(variable) not in taken]

@@ -15,6 +15,9 @@ from keras_ext.diffusion.model_sampling import (
 from keras_ext.diffusion.straightness import bends_of
 from keras_ext.ops.settings import whole
 
+ONE_STEP = "one_step"
+"""The times of a model that makes one Euler step: 1 alone."""
+
 
 class FlowModelSampling:
     """The methods `sample`, `velocity`, `denoiser`, `reflow`, `straightness`, `copy`, `distill`.
@@ -33,7 +36,8 @@ class FlowModelSampling:
         """The flow as a denoiser `(x, t, label=None)`, for all samplers and `log_likelihood`.
 
         What samplers add noise to is a mean of data only if x1 were normal and independent of x0:
-        not after `reflow`. The solvers of the equation and `log_likelihood` are right in any case.
+        not after `reflow`. The solvers of the equation are right in any case, `log_likelihood` if x1
+        is normal: not of a flow between two sets of data.
 
         Args:
             schedule: a `Schedule` or its name, which the sampler is given, too.
@@ -46,12 +50,13 @@ class FlowModelSampling:
             ValueError: for another interpolant than the linear one, and see `as_denoiser`.
         """
         self._check_straight("A denoiser")
+        self._steps(None if self.time_sampling != ONE_STEP else 2)
         return as_denoiser(self.velocity(), schedule, prediction)
 
     def sample(
         self,
         n_or_noise,
-        steps=20,
+        steps=None,
         solver="euler",
         label=None,
         guidance=None,
@@ -71,7 +76,7 @@ class FlowModelSampling:
         Args:
             n_or_noise: int, number of samples, from normal noise; or (n, ...) floats, x at time
                 `start`: a model of two sets is given some of x1.
-            steps: int, all of one length.
+            steps: int, all of one length. None: 20, and 1 after `distill`.
             solver: str, "euler", "heun", "midpoint" or "rk4"; see `flow_sample`.
             label: int or (n,) ints, the classes, or None for none.
             guidance: float, scale of classifier-free guidance, see `ClassifierFreeGuidance`. 1 is the
@@ -91,6 +96,7 @@ class FlowModelSampling:
                 beyond the classes, guidance without a label, and a network that gives NaN; the
                 error names the step.
         """
+        steps = self._steps(steps, solver)
         noise = first_noise(n_or_noise, self.sample_shape, seed)
         conditions = label_conditions(label, self.num_classes, noise.shape[0], guidance)
         settings = {"solver": solver, "start": start, "end": end}
@@ -167,6 +173,7 @@ class FlowModelSampling:
         Raises:
             ValueError: for pairs of different lengths, and see `sample`.
         """
+        self._steps(steps)
         given, options = n_noise_or_pairs, (use_ema, jit_compile)
         if not isinstance(given, tuple | list):
             given = first_noise(given, self.sample_shape, seed)
@@ -189,7 +196,7 @@ class FlowModelSampling:
             A model of this class.
         """
         getattr(self, "jax_state_sync", lambda: None)()
-        config = {**self.get_config(), "name": None}
+        config = {**self.get_config(), "name": None, "interpolant": self.interpolant}
         model = type(self).from_config(config | changes)
         pairs = averaged(self.optimizer) if use_ema and self.compiled else []
         values = {id(variable): average for variable, average in pairs}
@@ -218,10 +225,21 @@ class FlowModelSampling:
                 bad data.
         """
         self._check_straight("One step")
-        model = self.copy(time_sampling="one_step", paired=True)
+        model = self.copy(time_sampling=ONE_STEP, paired=True)
         model.compile(optimizer)
         model.fit(tuple(pairs), label, **settings)
         return model
+
+    def _steps(self, steps, solver="euler"):
+        """The number of steps; a model that was trained at time 1 alone makes one."""
+        if self.time_sampling != ONE_STEP:
+            return 20 if steps is None else steps
+        if steps not in (None, 1) or solver != "euler":
+            raise ValueError(
+                "The model was distilled to one step and knows of time 1 alone. Expected steps=1 and "
+                f'solver="euler". Received: steps={steps}, solver={solver!r}'
+            )
+        return 1
 
     def _check_straight(self, what):
         if not self.interpolant.straight:

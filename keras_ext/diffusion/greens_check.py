@@ -76,7 +76,7 @@ def _mass(sample, log_density, x0, seed):
     that is narrower than the samples: then the ratio is bounded where G_1 has heavier tails.
     """
     one = ops.repeat(x0[:1], x0.shape[0], axis=0)
-    worst = 0.0, 0.0
+    worst = None
     for i, t in enumerate((0.25, 0.5, 0.75)):
         x = sample(one, seed + 1 + i, np.float32(t))
         found = log_density(x, one, ops.full((x0.shape[0],), t, "float32"))
@@ -87,7 +87,7 @@ def _mass(sample, log_density, x0, seed):
         weights = np.exp(log_h - ops.convert_to_numpy(found))
         deviation, error = weights.mean() - 1.0, weights.std() / math.sqrt(len(weights))
         # The worst beside its error; NaN is.
-        if not abs(deviation) - 5.0 * error <= abs(worst[0]) - 5.0 * worst[1]:
+        if worst is None or not abs(deviation) - 5.0 * error <= abs(worst[0]) - 5.0 * worst[1]:
             worst = float(deviation), float(error)
     return worst
 

@@ -242,7 +242,9 @@ def heat_kernel(schedule="edm"):
 
 
 def times(t, x):
-    """Times of the samples, (b,) float32, of a number or of as many."""
+    """Times of the samples, (b,) float32, of a number or of as many; at 0 kernels are points."""
+    if not ops.is_tensor(t) and not np.all((np.asarray(t) > 0) & (np.asarray(t) <= 1)):
+        raise ValueError(f"Expected times above 0, data, and at most 1. Received: t={t}")
     return ops.broadcast_to(ops.cast(t, "float32"), ops.shape(x)[:1])
 
 

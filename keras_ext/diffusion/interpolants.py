@@ -219,9 +219,11 @@ class FunctionInterpolant(Interpolant):
         function: function `(x0, x1, t) -> x_t` of `keras.ops`, differentiable by t; x0 and x1
             (b, ...), t (b, 1, ...), so that it multiplies them. To be saved it has to be registered
             by `keras.saving.register_keras_serializable`.
+        first: float, the least time that is trained, above 0 if the velocity is infinite at 0.
+        last: float, the largest time that is trained, below 1 if the velocity is infinite at 1.
 
     Raises:
-        ValueError: if it is no function. Its ends are checked where a model is made of it.
+        ValueError: if it is no function, and unless 0 <= first < last <= 1. Its ends are checked where a model is made of it.
 
     Example:
 
@@ -233,10 +235,13 @@ class FunctionInterpolant(Interpolant):
         Xingchao Liu, Chengyue Gong, Qiang Liu, 2022, https://arxiv.org/abs/2209.03003
     """
 
-    def __init__(self, function):
+    def __init__(self, function, first=0.0, last=1.0):
         if not callable(function):
             raise ValueError(f"Expected a function (x0, x1, t). Received: function={function!r}")
         self.function = function
+        self.first, self.last = number("first", first), number("last", last)
+        if not 0.0 <= self.first < self.last <= 1.0:
+            raise ValueError(f"Expected 0 <= first < last <= 1. Received: {first=}, {last=}")
 
     def __call__(self, x0, x1, t, z=None):
         return ops.cast(self.function(x0, x1, self._times(t, x0)), "float32")
@@ -250,7 +255,8 @@ class FunctionInterpolant(Interpolant):
         return aligned(ops.broadcast_to(ops.cast(t, "float32"), ops.shape(x0)[:1]), x0)
 
     def get_config(self):
-        return {"function": serialize_keras_object(self.function)}
+        function = serialize_keras_object(self.function)
+        return {"function": function, "first": self.first, "last": self.last}
 
     def __repr__(self):
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
@@ -258,7 +264,8 @@ class FunctionInterpolant(Interpolant):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(deserialize_keras_object(config["function"], custom_objects))
+        function = deserialize_keras_object(config["function"], custom_objects)
+        return cls(**{**config, "function": function})
 
 
 NAMES = {
@@ -332,4 +339,12 @@ def check_ends(interpolant, shape, tolerance=1e-4):
             raise ValueError(
                 f"The interpolant is off by {off:.3g} at t = {t:g}. Expected I(x0, x1, {t:g}) = "
                 f"{name}. Received: interpolant={interpolant}"
+            )
+    for name in ("first", "last"):
+        t = ops.full((4,), getattr(interpolant, name), "float32")
+        if not np.all(np.isfinite(ops.convert_to_numpy(interpolant.velocity(x0, x1, t, z)))):
+            raise ValueError(
+                f"The velocity of the interpolant is not finite at t={float(t[0]):g}, its {name} time. "
+                f"Expected FunctionInterpolant(function, {name}=...) with another. "
+                f"Received: interpolant={interpolant}"
             )

@@ -110,7 +110,7 @@ def run(
                 z = standard_normal(seed, draw + k + 1, ops.shape(x))
                 return corrector.moved(state[0], x0, z, row[len(factors) - 3 :]), bad
 
-            x, bad = _repeated(repeats, correct, (x, bad))
+            x, bad = repeated(repeats, correct, (x, bad))
         x0, bad = x0_at(x, bad)
         z = standard_normal(seed, draw, ops.shape(x)) if noisy.any() else None
         scales = [row[3 + width * (width + 1) + j] for j in range(width)]
@@ -167,8 +167,22 @@ def _step(step, row):
     )
 
 
-def _repeated(count, body, state):
-    """`body(i, state)`, some times; a loop of the graph within a graph."""
+def repeated(count, body, state):
+    """`state = body(i, state)` some times: in a graph a loop of the graph.
+
+    Args:
+        count: int.
+        body: function `(i, state)` that gives the next state, a structure of tensors.
+        state: the first one.
+
+    Returns:
+        The last one.
+
+    Example:
+
+    >>> repeated(3, lambda i, x: 2 * x, 1)
+    8
+    """
     if is_traced():
         return ops.fori_loop(0, count, body, state)
     for i in range(count):

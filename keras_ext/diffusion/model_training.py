@@ -212,3 +212,37 @@ def separate_averages(model):
     if keras.config.backend() == "jax":
         for _, average in averaged(model.optimizer):
             average.assign(ops.copy(average))
+
+
+def untrained(model, *parts):
+    """The variables of a model with a part that stays as it is, all but those that it trains.
+
+    Args:
+        model: `keras.Model` with `trainable_variables`.
+        *parts: functions that it calls: those that are no layers, such as a model's `denoiser()`,
+            say their `variables`, which JAX would otherwise hold as constants.
+
+    Returns:
+        List of variables.
+    """
+    found = [*model.variables, *(v for part in parts for v in getattr(part, "variables", ()))]
+    taken = {id(variable) for variable in model.trainable_variables}
+    return [v for v in {id(v): v for v in found}.values() if id(v) not in taken]
+
+
+def check_savable(name, part):
+    """Refuses a function that would be saved and could not be loaded.
+
+    Args:
+        name: str, what errors call it.
+        part: an object with `get_config`, a function, or None.
+
+    Raises:
+        ValueError: for anything else, lambdas, and functions within functions.
+    """
+    named = "<" not in getattr(part, "__qualname__", "<")
+    if part is not None and not hasattr(part, "get_config") and not named:
+        raise ValueError(
+            f"Expected a {name} that Keras can save, a model or a registered function of a module. "
+            f"Received: {name}={part!r}"
+        )

@@ -57,7 +57,9 @@ def training_seed(generator):
     >>> tuple(training_seed(keras.random.SeedGenerator(0)).shape)
     (2,)
     """
-    return seed_pair(generator.next()) + ops.cast(ops.stack([0, replica_index()]), "uint32")
+    # Far apart, as the generator counts the steps in the same number.
+    replica = ops.cast(ops.stack([0, replica_index()]), "uint32") * _word(0x9E3779B9)
+    return seed_pair(generator.next()) + replica
 
 
 def standard_normal(seed, draw, shape):

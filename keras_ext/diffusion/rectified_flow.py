@@ -5,7 +5,7 @@ from keras.saving import deserialize_keras_object, serialize_keras_object
 from keras_ext.diffusion import interpolants
 from keras_ext.diffusion.checks import known
 from keras_ext.diffusion.data_checks import check_data, check_form, seems_fit
-from keras_ext.diffusion.flow_model_sampling import FlowModelSampling
+from keras_ext.diffusion.flow_model_sampling import ONE_STEP, FlowModelSampling
 from keras_ext.diffusion.kept_samplers import KeptSamplers
 from keras_ext.diffusion.model_training import (
     build_optimizer,
@@ -23,9 +23,6 @@ from keras_ext.diffusion.model_training import (
 from keras_ext.diffusion.noise import seed_pair, standard_normal, training_seed, uniform
 from keras_ext.diffusion.straightness import check_pairs
 from keras_ext.diffusion.training_loss import TIMES, training_times, validation_times
-
-ONE_STEP = "one_step"
-"""The times of a model that makes one Euler step: 1 alone."""
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")

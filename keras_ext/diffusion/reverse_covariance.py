@@ -7,7 +7,7 @@ from keras.saving import deserialize_keras_object, serialize_keras_object
 from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import known
 from keras_ext.diffusion.linear_steps import call, clipped
-from keras_ext.diffusion.model_training import mean_of_losses
+from keras_ext.diffusion.model_training import check_savable, mean_of_losses, untrained
 from keras_ext.diffusion.noise import standard_normal, training_seed, uniform
 from keras_ext.diffusion.predictions import aligned, check_prediction, convert_prediction
 
@@ -157,7 +157,7 @@ class ReverseCovariance(keras.Model):
 
     @property
     def non_trainable_variables(self):
-        return _without(self.variables, self.trainable_variables)
+        return untrained(self, self.denoiser)
 
     @property
     def trainable_weights(self):
@@ -165,14 +165,11 @@ class ReverseCovariance(keras.Model):
 
     @property
     def non_trainable_weights(self):
-        return _without(self.weights, self.trainable_weights)
+        taken = {id(weight) for weight in self.trainable_weights}
+        return [weight for weight in self.weights if id(weight) not in taken]
 
     def get_config(self):
-        if not (hasattr(self.denoiser, "get_config") or hasattr(self.denoiser, "__name__")):
-            raise ValueError(
-                "Expected a denoiser that Keras can save, a model or a registered function. "
-                f"Received: denoiser={self.denoiser!r}"
-            )
+        check_savable("denoiser", self.denoiser)
         return {
             **super().get_config(),
             "head": serialize_keras_object(self.head),
@@ -222,8 +219,3 @@ class ReverseCovariance(keras.Model):
 
 def _length(alpha, beta):
     return ops.sqrt(ops.square(alpha) + ops.square(beta))
-
-
-def _without(variables, others):
-    taken = {id(variable) for variable in others}
-    return [variable for variable in variables if id(variable) not in taken]

@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
-from keras_ext.diffusion.checks import checked_noise, is_traced
-from keras_ext.diffusion.linear_steps import call
+from keras_ext.diffusion.checks import checked_noise
+from keras_ext.diffusion.linear_steps import call, repeated
 from keras_ext.diffusion.sample_result import SampleResult, sampler
 from keras_ext.ops.settings import whole
 
@@ -65,7 +65,7 @@ def bends_of_lines(velocity, noise, steps, conditions=None):
         each = _squares(chord - call(velocity, x0 + t * chord, t, conditions))
         return state[0] + each / steps, _first_bad(each, i, state[1])
 
-    total, bad = _repeated(add, (ops.zeros(ops.shape(x0)[:1], "float32"), _none()), steps)
+    total, bad = repeated(steps, add, (ops.zeros(ops.shape(x0)[:1], "float32"), _none()))
     return SampleResult(total, None, steps), bad
 
 
@@ -85,7 +85,7 @@ def bends_of_curves(velocity, noise, steps, conditions=None):
         return x - value / steps, mean + change / (i + 1.0), total, _first_bad(total, i, bad)
 
     zeros = ops.zeros(ops.shape(x)[:1], "float32")
-    state = _repeated(add, (x, ops.zeros_like(x), zeros, _none()), steps)
+    state = repeated(steps, add, (x, ops.zeros_like(x), zeros, _none()))
     return SampleResult(state[2] / steps, None, steps), state[3]
 
 
@@ -123,12 +123,3 @@ def _first_bad(values, i, bad):
     """The step of the first NaN, -1 for none."""
     fine = ops.logical_or(ops.all(ops.isfinite(values)), bad >= 0)
     return ops.where(fine, bad, ops.cast(i, "int32"))
-
-
-def _repeated(body, state, count):
-    """`body(i, state)` some times; a loop of the graph within a graph."""
-    if is_traced():
-        return ops.fori_loop(0, count, body, state)
-    for i in range(count):
-        state = body(i, state)
-    return state

@@ -131,6 +131,13 @@ class UnifiedDiffusion(keras.Model):
             t = ops.ceil(t * self.steps) / self.steps
         if noise is None:
             noise = self.forward.noise(ops.shape(x), seed)
+        elif tuple(noise.shape[1:]) != tuple(x.shape[1:]):
+            raise ValueError(
+                f"Expected noise of the shape of x, {tuple(x.shape)}. "
+                f"Received: noise.shape={tuple(noise.shape)}"
+            )
+        else:
+            noise = ops.cast(noise, x.dtype)
         noisy = self.forward.degrade(x, self.forward.levels(t), noise)
         losses = self.forward.loss(x, noisy, self._predict(noisy, t, training), t)
         return ops.where(self.forward.fits(x), losses, float("nan"))
@@ -167,9 +174,9 @@ class UnifiedDiffusion(keras.Model):
             raise ValueError(
                 f"The data are the targets. Expected no targets. Received: y={y!r:.80}"
             )
-        x = x.get("x") if isinstance(x, dict) else x
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
-            self.forward.check_data(x, self.sample_shape)
+        for each in [x.get("x"), x.get("noise")] if isinstance(x, dict) else [x]:
+            if hasattr(each, "shape") and hasattr(each, "dtype"):
+                self.forward.check_data(each, self.sample_shape)
         return with_weights(None, sample_weight)
 
     # === Sampling ===
@@ -183,6 +190,7 @@ class UnifiedDiffusion(keras.Model):
             value = ops.cast(self._predict(x, t), "float32")
             return value if temperature is None else value / temperature
 
+        restore.variables = self.network.variables  # which `compiled` gives JAX at each call
         return restore
 
     def sample(
@@ -240,7 +248,7 @@ class UnifiedDiffusion(keras.Model):
             unified_sample,
             self.restorer(),
             self.forward,
-            self._start(n_or_start, seed),
+            self._start(n_or_start, rule, seed),
             times,
             seed,
             conditions,
@@ -252,9 +260,10 @@ class UnifiedDiffusion(keras.Model):
             return_trajectory=return_trajectory,
         )
 
-    def _start(self, n_or_start, seed):
+    def _start(self, n_or_start, rule, seed):
         if len(getattr(n_or_start, "shape", ())) > 0 or isinstance(n_or_start, list | tuple):
-            start, shape = self.forward.checked(n_or_start, "n_or_start"), self.sample_shape
+            start = self.forward.checked(n_or_start, "n_or_start")
+            self.forward.check_start(start, rule)
             self._state(start)
             return start
         count, shape = whole("n_or_start", n_or_start), self.sample_shape

@@ -66,6 +66,7 @@ def unified_sample(
     """
     forward = forward_processes.get(forward)
     rule, x = forward.checked_rule(rule), forward.checked(start, "start")
+    forward.check_start(x, rule)
     times = step_times(steps)
     table, width = _table(forward, times, rule, rho), len(forward.levels(times))
     seed = seed_pair(seed)
@@ -103,10 +104,10 @@ def step_times(steps, of_model=None):
     """
     grid = Schedule()
     grid.steps = of_model
-    if np.ndim(steps) > 0:
-        return grid.grid(len(steps) - 1, steps)
-    times = grid.grid(steps)
-    return times if of_model is None else np.round(times * of_model) / of_model
+    times = grid.grid(len(steps) - 1, steps) if np.ndim(steps) > 0 else grid.grid(steps)
+    if of_model is None:
+        return times
+    return grid.grid(len(times) - 1, np.round(times * of_model) / of_model)
 
 
 def _table(forward, times, rule, rho):

@@ -7,6 +7,7 @@ from mixture import Mixture
 from keras_ext.diffusion import (
     AMEDPredictor,
     AMEDTrainer,
+    DenoisingDiffusion,
     amed_sample,
     compiled,
     ode_sample,
@@ -271,12 +272,11 @@ def test_what_is_refused(tmp_path):
         ("euler, dpm2, dpmpp, ipndm", {"solver": "heun"}),
         ("end > 0", {"end": 0.0}),
         ("finite noise", {"noise": np.full((2, 2), np.nan)}),
-        ("variance", {"prediction": "v"}),
+        ("defined for", {"prediction": "v"}),
         ("features_fn", {"features_fn": lambda x, t: x}),
         ("features_dim=4", {"predictor": AMEDPredictor(3, 4), "features_fn": lambda x, t: x}),
     ]:
         arguments = {"noise": x, "steps": 3, "predictor": three, **settings}
-        words = "v|alpha" if words == "variance" else words
         with pytest.raises(ValueError, match=words):
             amed_sample(standard, EDM, **arguments)
     with pytest.raises(ValueError, match="sigma is finite"):
@@ -302,3 +302,14 @@ def test_what_is_refused(tmp_path):
         AMEDPredictor(3, 2)({"step": np.array([0])})
     with pytest.raises(ValueError, match="can save"):
         trainer_of(three, denoiser=type("Closed", (), {"__call__": standard})()).get_config()
+
+
+def test_the_variables_of_a_function_are_those_of_the_trainer_too():
+    network = MLPDenoiser(2, hidden_dim=8, num_layers=1)
+    model = DenoisingDiffusion(network, "edm", "x0")
+    trainer = AMEDTrainer(model.denoiser(), "edm", AMEDPredictor(2), prediction="x0")
+    found = {id(variable) for variable in trainer.non_trainable_variables}
+    assert {id(variable) for variable in network.variables} <= found
+    assert not found & {id(variable) for variable in trainer.predictor.trainable_variables}
+    with pytest.raises(ValueError, match="Keras can save"):
+        AMEDTrainer(lambda x, t: x, "edm", AMEDPredictor(2)).get_config()

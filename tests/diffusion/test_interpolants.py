@@ -118,3 +118,14 @@ def test_what_is_refused(rng):
         StochasticInterpolant()(x0, x1, 0.5)
     with pytest.raises(ValueError, match="function"):
         FunctionInterpolant(3)
+
+
+def test_an_infinite_velocity_is_named():
+    def root(x0, x1, t):
+        return x0 + ops.sqrt(t) * (x1 - x0)
+
+    with pytest.raises(ValueError, match="t=0, its first time"):
+        interpolants.check_ends(FunctionInterpolant(root), (2,))
+    interpolants.check_ends(FunctionInterpolant(root, first=0.01), (2,))
+    with pytest.raises(ValueError, match="first < last"):
+        FunctionInterpolant(root, first=1.0)

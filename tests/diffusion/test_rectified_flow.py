@@ -409,3 +409,26 @@ def test_bad_arguments():
     model.network.get_layer("Input-Dense").kernel.assign(np.full((2, 8), np.nan))
     with pytest.raises(ValueError, match="first at step 0"):
         model.sample(2, steps=3)
+
+
+def test_a_model_of_one_step_makes_one():
+    model = small(time_sampling="one_step")
+    assert model.sample(2, seed=0).calls == 1
+    for refused in (
+        lambda: model.sample(2, steps=4),
+        lambda: model.sample(2, solver="heun"),
+        lambda: model.reflow(2),
+        lambda: model.straightness(2),
+        model.denoiser,
+    ):
+        with pytest.raises(ValueError, match="distilled to one step"):
+            refused()
+
+
+def test_a_copy_keeps_a_function_that_could_not_be_saved():
+    model = small(interpolant=lambda x0, x1, t: x0 + t**2 * (x1 - x0))
+    again = model.copy(paired=False)
+    assert again.interpolant is model.interpolant and not again.paired
+    np.testing.assert_array_equal(
+        *(numpy(each.sample(3, steps=2, seed=0).x) for each in (model, again))
+    )

@@ -476,3 +476,48 @@ def test_in_a_graph_the_tokens_are_of_no_vocabulary_where_a_restorer_gives_nan()
 
     assert np.all(run(tf.constant(1.0)).numpy() < 5)
     assert np.all(run(tf.constant(np.nan, "float32")).numpy() == -1)
+
+
+def test_what_is_given_stays_or_is_refused():
+    start = np.array([[0, 1, 4, 4, 2, 3]], "int32")
+    model = text_model()
+    for seed in range(3):
+        found = numpy(model.sample(start, 3, seed=seed).x)
+        assert np.all(found[start != 4] == start[start != 4])
+    for rule in ("mix", "resample"):
+        with pytest.raises(ValueError, match="Some of the start is not masked"):
+            model.sample(start, 3, rule=rule)
+        with pytest.raises(ValueError, match="Some of the start is not masked"):
+            unified_sample(model.restorer(), TEXTS, start, 3, rule=rule)
+
+
+def test_floats_that_would_be_taken_for_masked_are_refused():
+    model = point_model(Mask(value=0.0))
+    model.compile("adam")
+    with pytest.raises(ValueError, match="what stands for masked ones"):
+        model.fit(np.zeros((4, 2), "float32"), verbose=0)
+    assert np.isnan(numpy(model(np.zeros((4, 2), "float32")))).all()
+
+
+def test_noise_has_the_shape_of_the_data():
+    model = point_model(Interpolate("data"))
+    with pytest.raises(ValueError, match="noise of the shape of x"):
+        model({"x": points(4), "noise": points(4)[:, :1]})
+
+
+def test_times_of_a_list_are_those_of_the_model():
+    model = point_model(steps=4)
+    result = model.sample(2, steps=[1.0, 0.55, 0.0], seed=0)
+    exact = model.sample(2, steps=[1.0, 0.5, 0.0], seed=0)
+    np.testing.assert_array_equal(numpy(result.x), numpy(exact.x))
+    with pytest.raises(ValueError, match="decrease"):
+        model.sample(2, steps=[1.0, 0.55, 0.45, 0.0])
+
+
+def test_a_compiled_restorer_takes_new_weights():
+    model = point_model()
+    sample = compiled(unified_sample, model.restorer(), model.forward, 2)
+    noise = points(3)
+    first = numpy(sample(noise, seed=0).x)
+    model.network.set_weights([weight + 0.1 for weight in model.network.get_weights()])
+    assert np.abs(numpy(sample(noise, seed=0).x) - first).min() > 1e-4

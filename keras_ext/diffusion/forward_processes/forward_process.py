@@ -197,6 +197,17 @@ class ForwardProcess:
             return checked_noise(x, name)
         return tokens.checked_tokens(x, self.vocabulary_size, name)
 
+    def check_start(self, x, rule):
+        """Refuses a state that a rule would not keep to, where the values can be read.
+
+        Args:
+            x: (b, ...), x at the first time.
+            rule: str.
+
+        Raises:
+            ValueError: see the process.
+        """
+
     def check_data(self, x0, shape):
         """Refuses data that no model can be trained on, where the values can be read.
 

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.diffusion.checks import is_traced
 from keras_ext.diffusion.forward_processes import tokens
 from keras_ext.diffusion.forward_processes.forward_process import ForwardProcess, stream
 from keras_ext.diffusion.noise import uniform
@@ -86,6 +87,31 @@ class Mask(ForwardProcess):
         if self.mask_id is not None:
             return ops.full(shape, self.mask_id, "int32")
         return ops.full(shape, self.value, "float32")
+
+    def check_start(self, x, rule):
+        """Refuses a start that tells something for the rules that mask it anew."""
+        if rule == "invert" or is_traced() or bool(ops.all(self.masked(x))):
+            return
+        raise ValueError(
+            "Some of the start is not masked, and this rule would mask and change it. Expected rule="
+            f'"invert", or a start that is all masked. Received: rule={rule!r}'
+        )
+
+    def check_data(self, x0, shape):
+        """Refuses data that no model can be trained on, also floats that are taken for masked."""
+        super().check_data(x0, shape)
+        if self.mask_id is None and bool(ops.any(self.masked(ops.convert_to_tensor(x0)))):
+            raise ValueError(
+                "Some of the data are what stands for masked ones. Expected another value than any "
+                f"that the data have. Received: value={self.value}"
+            )
+
+    def fits(self, x0):
+        """What `check_data` looks for, in a graph."""
+        fits = super().fits(x0)
+        if self.mask_id is not None:
+            return fits
+        return ops.logical_and(fits, ops.logical_not(ops.any(self.masked(x0))))
 
     def masked(self, x):
         """Where x is masked: (b, ...) bool, of floats with channels (b, ..., 1)."""
