@@ -2,6 +2,7 @@
 
 import numpy as np
 from keras import ops
+from keras.saving import deserialize_keras_object, serialize_keras_object
 
 from keras_ext.diffusion.flow_conversion import as_denoiser
 from keras_ext.diffusion.flow_sample import flow_sample
@@ -196,8 +197,11 @@ class FlowModelSampling:
             A model of this class.
         """
         getattr(self, "jax_state_sync", lambda: None)()
-        config = {**self.get_config(), "name": None, "interpolant": self.interpolant}
-        model = type(self).from_config(config | changes)
+        # The path as it is: a function that cannot be saved can be copied.
+        names = ("interpolant", "time_sampling", "paired", "cond_dropout", "seed")
+        arguments = {name: getattr(self, name) for name in names} | {"dtype": self.dtype_policy}
+        network = deserialize_keras_object(serialize_keras_object(self.network))
+        model = type(self)(network, **(arguments | changes))
         pairs = averaged(self.optimizer) if use_ema and self.compiled else []
         values = {id(variable): average for variable, average in pairs}
         for new, old in zip(model.network.variables, self.network.variables, strict=True):

@@ -128,6 +128,12 @@ def test_the_loss_is_that_of_a_naive_reference(D):
     np.testing.assert_allclose(losses, naive_losses(flow, x, D), rtol=2e-3)
 
 
+def first_of(model, count, seed):
+    """What sampling begins with."""
+    states = model.sample(count, steps=1, seed=seed, return_trajectory=True).trajectory
+    return numpy(states)[0]
+
+
 def test_without_tails_it_is_the_model_of_edm():
     flow, x = small(INF, low=0.01, high=20.0), points(16)
     losses = numpy(flow(x, training=False))
@@ -137,8 +143,7 @@ def test_without_tails_it_is_the_model_of_edm():
         naive_losses(flow, x, 1e9), numpy(small(1e9, low=0.01, high=20.0)(x)), rtol=2e-3
     )
     normal = DenoisingDiffusion(flow.network, flow.schedule, "x0", seed=0)
-    first, second = (numpy(m._first_noise(9, 5, 1.0)) for m in (flow, normal))
-    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first_of(flow, 9, 5), first_of(normal, 9, 5))
     assert np.isfinite(flow.log_likelihood(x[:2], steps=2)).all()
 
 
@@ -172,14 +177,15 @@ def test_training_learns_the_mean_of_the_data():
     for t in (0.3, 0.5, 0.7):
         times = np.full(200, t, "float32")
         sigma = float(flow.schedule.beta_bar(t))
-        noise = numpy(poisson_noise(seed_pair(7), 0, (200, 2), 1, 0.95))
-        noisy = mixture.sample(200, seed=2).astype("float32") + np.float32(sigma) * noise
+        noise = numpy(poisson_noise(seed_pair(7), 0, (200, 2), 1, 0.8))  # where data are
+        clean = mixture.sample(200, seed=2).astype("float32")
+        noisy = clean + np.float32(sigma) * noise
         slope = float(flow.schedule.slopes(t)[1])
         expected = noisy - sigma / slope * numpy(velocity(noisy, t))
         found = numpy(flow({"x": noisy, "t": times}))
         error = np.sqrt(np.mean((found - expected) ** 2))
-        assert error < 0.12, (t, error)
-        assert error < 0.3 * np.sqrt(np.mean((x[:200] - expected) ** 2)), t
+        unsure = np.sqrt(np.mean((clean - expected) ** 2))  # what nobody can know
+        assert error < 0.3 * unsure, (t, error, unsure)
 
 
 # === Sampling ===
@@ -191,7 +197,7 @@ def distances(count=3000, **settings):
     data = Mixture().sample(400, seed=1).astype("float32")
     flow = small(1, **settings)
     schedule = flow.schedule
-    noise = numpy(flow._first_noise(count, 0, 1.0))
+    noise = first_of(flow, count, 0)
     velocity = poisson_kernel(1, schedule).field(data)
     sample = compiled(ode_sample, velocity, schedule, 30, prediction="velocity")
     x = np.concatenate([numpy(sample(part).x) for part in np.split(noise, 3)])
@@ -207,7 +213,7 @@ def test_no_sample_of_the_exact_field_is_left_on_its_way():
 
 def test_the_first_points_have_the_density_of_the_kernel():
     flow = small(1)
-    first = numpy(flow._first_noise(20000, 0, 1.0))
+    first = first_of(flow, 20000, 0)
     length = np.linalg.norm(first, axis=-1) / 80.0
     for share in (0.1, 0.5, 0.9):  # of what is left
         expected = np.sqrt((1 - 0.99 * share) ** -2 - 1)
