@@ -158,10 +158,10 @@ def test_what_the_network_sees_is_bounded(D):
     assert np.isfinite(losses).all() and np.mean(losses) < 30
 
 
-def mixture_field(mixture, count=4000):
-    """The mean of the data at time t in [0, 1] of "edm", given the noisy data: of many points."""
+def mixture_field(mixture, schedule, count=4000):
+    """The velocity of many points of a mixture."""
     data = mixture.sample(count, seed=5).astype("float32")
-    return poisson_kernel(1, "edm").field(data)
+    return poisson_kernel(1, schedule).field(data)
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_training_learns_the_mean_of_the_data():
     flow.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.99))
     x = mixture.sample(12000, seed=1).astype("float32")
     flow.fit(x, batch_size=400, epochs=20, verbose=0)
-    velocity = mixture_field(mixture)
+    velocity = mixture_field(mixture, flow.schedule)
     for t in (0.3, 0.5, 0.7):
         times = np.full(200, t, "float32")
         sigma = float(flow.schedule.beta_bar(t))
@@ -185,7 +185,7 @@ def test_training_learns_the_mean_of_the_data():
         found = numpy(flow({"x": noisy, "t": times}))
         error = np.sqrt(np.mean((found - expected) ** 2))
         unsure = np.sqrt(np.mean((clean - expected) ** 2))  # what nobody can know
-        assert error < 0.3 * unsure, (t, error, unsure)
+        assert error < 0.12 and error < 0.3 * unsure, (t, error, unsure)
 
 
 # === Sampling ===
