@@ -6,7 +6,6 @@ from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import checked_noise
 from keras_ext.diffusion.hops import bayes_hops, jump2
 from keras_ext.diffusion.linear_steps import LinearSteps, run
-from keras_ext.diffusion.noise import seed_pair
 from keras_ext.diffusion.sample_result import sampler
 from keras_ext.ops.settings import number
 
@@ -87,7 +86,7 @@ def ddim(
         schedule,
         x,
         prediction,
-        seed=seed_pair(seed),
+        seed=seed,
         clip_x0=clip_x0,
         conditions=conditions,
         return_trajectory=return_trajectory,

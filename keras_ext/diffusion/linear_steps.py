@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_ext.diffusion.checks import is_traced
-from keras_ext.diffusion.noise import standard_normal
+from keras_ext.diffusion.noise import seed_pair, standard_normal
 from keras_ext.diffusion.predictions import to_x0
 from keras_ext.diffusion.sample_result import SampleResult
 
@@ -70,7 +70,7 @@ def run(
         schedule: a `Schedule`.
         x: (b, ...) float32, the state to begin with.
         prediction: str, what the denoiser predicts.
-        seed: (2,) uint32, see `seed_pair`; needed only where there is noise.
+        seed: int, (2,) integers, or None for a random one; not looked at where there is no noise.
         clip_x0: pair of floats between which x0 is held, or None.
         conditions: dict of further arguments of the denoiser, or None.
         return_trajectory: bool.
@@ -91,6 +91,8 @@ def run(
     used, noisy = (steps.mix != 0).any(0), (steps.noise != 0).any(0)
     noisy[0] = noisy[0] or spread.any()
     repeats = corrector.steps if corrector else 0
+    if noisy.any() or repeats:
+        seed = seed_pair(seed)
 
     def body(i, tensors, bad, row):
         def first_bad(value, bad):

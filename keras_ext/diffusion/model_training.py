@@ -77,12 +77,16 @@ def with_labels(data, num_classes):
     inputs = dict(x) if isinstance(x, dict) else {"x": x}
     if label is not None and 0 not in label.shape[1:]:  # else it is there for the weights
         inputs["label"] = label
-    if num_classes is not None and "label" not in inputs:
-        raise ValueError(
-            "Expected labels: the network has classes. (The label num_classes stands for none.)"
-            f" Received: num_classes={num_classes}, label=None"
-        )
+    _check_given(inputs.get("label"), num_classes)
     return inputs, None, sample_weight
+
+
+def _check_given(label, num_classes):
+    if label is None and num_classes is not None:
+        raise ValueError(
+            "Expected labels: the network has classes. (The label num_classes stands for none.) "
+            f"Received: num_classes={num_classes}, label=None"
+        )
 
 
 def with_weights(y, sample_weight):
@@ -119,6 +123,8 @@ def check_arrays(x, label, shape, num_classes):
         x, label = x.get("x"), x.get("label", label)
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         check_data(x, shape)
+        # Here, too: what is raised within a step leaves a model on JAX without its weights.
+        _check_given(label, num_classes)
         if label is not None:
             label = label if hasattr(label, "dtype") else np.asarray(label)
             check_labels(label, num_classes, x.shape[0])

@@ -8,7 +8,6 @@ from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import checked_noise, known
 from keras_ext.diffusion.hops import bayes_hops, jump2
 from keras_ext.diffusion.linear_steps import LinearSteps, run
-from keras_ext.diffusion.noise import seed_pair
 from keras_ext.diffusion.ode_steps import runge_kutta, with_last
 from keras_ext.diffusion.sample_result import sampler
 from keras_ext.ops.settings import number, whole
@@ -149,7 +148,7 @@ def sde_sample(
         schedule,
         x,
         prediction,
-        seed=seed_pair(seed),
+        seed=seed,
         clip_x0=clip_x0,
         conditions=conditions,
         return_trajectory=return_trajectory,
@@ -271,7 +270,7 @@ def edm_stochastic(
         schedule,
         x,
         prediction,
-        seed=seed_pair(seed),
+        seed=seed,
         clip_x0=clip_x0,
         conditions=conditions,
         return_trajectory=return_trajectory,
