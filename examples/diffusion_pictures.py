@@ -1,5 +1,7 @@
 """The pictures that `diffusion.py` writes."""
 
+import itertools
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -44,7 +46,7 @@ def quality_curves(curves, floor, path, label):
         label: what the distance is.
     """
     figure, axis = plt.subplots(figsize=(6, 4))
-    for (name, points), marker in zip(curves.items(), "osd^v<>", strict=False):
+    for (name, points), marker in zip(curves.items(), itertools.cycle("osd^v<>PX*"), strict=False):
         axis.plot(*zip(*points, strict=True), marker=marker, label=name)
     low, high = floor.mean - 2 * floor.std, floor.mean + 2 * floor.std
     axis.axhspan(max(low, 0), high, color="0.85", label="two sets of real images")
