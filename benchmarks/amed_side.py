@@ -3,14 +3,10 @@
 python amed_side.py '{"side": "keras_ext/graph", "jobs": ["sample", ...], "sizes": {...}}'
 """
 
-import importlib
-import importlib.util
-import json
 import math
-import sys
 
 import numpy as np
-from sides import serve
+from diffusion_side import KerasSide, main
 
 STEPS, INNER_STEPS, RATE = 4, 3, 0.05
 JOBS = {"sample": f"{STEPS} steps, {2 * STEPS} calls", "train": "a training step"}
@@ -18,34 +14,14 @@ SCHEDULE = "vp_continuous"
 LOW, HIGH = 0.1, 20.0
 
 
-class KerasSide:
-    """The library's sampler and trainer around its UNet, on TensorFlow.
-
-    Args:
-        sizes: dict: `input_shape`, `channels`, `blocks` and `batch`.
-        mode: "graph" or "XLA".
-    """
-
-    packages = ("keras", "tensorflow")
+class KerasAMED(KerasSide):
+    """The library's sampler and trainer around its UNet, on TensorFlow."""
 
     def __init__(self, sizes, mode):
-        import keras
-
         from keras_ext.diffusion import AMEDPredictor
-        from keras_ext.models import UNet
 
-        keras.utils.set_random_seed(0)
-        self.xla = mode == "XLA"
-        self.batch, shape = sizes["batch"], tuple(sizes["input_shape"])
-        self.network = UNet(shape, channels=sizes["channels"], blocks_per_level=sizes["blocks"])
-        self.weights = self.network.count_params()
-        rng = np.random.default_rng(0)
-        self.noise = rng.normal(size=(self.batch, *shape)).astype("float32")
+        super().__init__(sizes, mode)
         self.predictor = AMEDPredictor(STEPS)
-
-    def denoiser(self, x, t):
-        """The network as samplers call it."""
-        return self.network({"x": x, "t": t}, training=False)
 
     def sample(self):
         """`amed_sample`, compiled."""
@@ -166,28 +142,10 @@ class TorchSide:
 
 
 SIDES = {
-    "keras_ext/graph": (KerasSide, "graph"),
-    "keras_ext/XLA": (KerasSide, "XLA"),
+    "keras_ext/graph": (KerasAMED, "graph"),
+    "keras_ext/XLA": (KerasAMED, "XLA"),
     "PyTorch, written plainly": (TorchSide, None),
 }
 
-
-def main():
-    """Answers what it has compiled, then runs a job for each line."""
-    arguments = json.loads(sys.argv[1])
-    make, kind = SIDES[arguments["side"]]
-    missing = [name for name in make.packages if importlib.util.find_spec(name) is None]
-    if missing:
-        print(json.dumps({"missing": missing}), flush=True)
-        return
-    side = make(arguments["sizes"], kind)
-    functions = [getattr(side, job)() for job in arguments["jobs"]]
-    for function in functions:
-        function()
-        function()
-    versions = {name: importlib.import_module(name).__version__ for name in make.packages}
-    serve(functions, {"weights": side.weights, "versions": versions}, [1] * len(functions))
-
-
 if __name__ == "__main__":
-    main()
+    main(SIDES)

@@ -3,7 +3,7 @@
     python examples/rectified_flow.py
 
 trains a U-Net on scikit-learn's digits of 8 x 8 to carry noise to them, makes pairs of noise and
-digits with it, and trains a second flow on the pairs, in a few minutes on two cores. It writes into
+digits with it, and trains a second flow on the pairs, in some minutes on two cores. It writes into
 `rectified_output`
 
 - `trajectories.png`, how images come out of noise, before and after reflow;

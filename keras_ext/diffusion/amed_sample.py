@@ -9,13 +9,12 @@ from keras_ext.diffusion.amed_steps import (
     AMEDSteps,
     analytic_eps,
     features_at,
-    repeated,
     scalars_of,
     start_or_largest,
     written,
 )
 from keras_ext.diffusion.checks import checked_noise, is_traced
-from keras_ext.diffusion.linear_steps import call
+from keras_ext.diffusion.linear_steps import call, repeated
 from keras_ext.diffusion.predictions import aligned, convert_prediction
 from keras_ext.diffusion.sample_result import SampleResult, sampler
 
@@ -115,7 +114,7 @@ def amed_sample(
     state = (u, rule.nothing_past(u), states, ops.convert_to_tensor(np.int32(-1)))
     if analytic_first:
         state = step(0, state, analytic=True)
-    u, _, states, bad = repeated(int(analytic_first), steps, step, state)
+    u, _, states, bad = repeated(steps, step, state, int(analytic_first))
     x = float(rule.alpha[-1]) * u
     calls = 2 * steps - bool(analytic_first) + bool(denoise)
     if return_trajectory:

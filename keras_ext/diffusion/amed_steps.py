@@ -3,11 +3,11 @@
 import numpy as np
 from keras import ops
 
-from keras_ext.diffusion.checks import is_traced, known
+from keras_ext.diffusion.checks import known
 from keras_ext.diffusion.linear_steps import call
+from keras_ext.diffusion.model_sampling import first_time
 from keras_ext.diffusion.predictions import aligned, check_prediction, convert_prediction
 
-LARGEST_SIGMA = 80.0
 SOLVERS = ("euler", "dpm2", "dpmpp", "ipndm")
 SINGLE_STEP = ("euler", "dpm2")
 PAST = {"euler": 0, "dpm2": 0, "dpmpp": 1, "ipndm": 2}
@@ -171,9 +171,7 @@ def start_or_largest(schedule, start, spacing="karras"):
     """
     if start is not None or not isinstance(spacing, str):
         return 1.0 if start is None else start
-    if schedule.sigma(1.0) <= LARGEST_SIGMA:
-        return 1.0
-    return float(schedule.t_of_sigma(LARGEST_SIGMA))
+    return first_time(schedule)
 
 
 def features_at(features_fn, predictor, x, t):
@@ -208,15 +206,6 @@ def scalars_of(predictor, features, i, row, count):
         inputs["features"] = features
         inputs["sigma"] = ops.broadcast_to(ops.stack([row[2], row[3]])[None], (count, 2))
     return predictor(inputs)
-
-
-def repeated(first, last, body, state):
-    """`state = body(i, state)` from `first` to below `last`: in a graph a loop of the graph."""
-    if is_traced():
-        return ops.fori_loop(first, last, body, state)
-    for i in range(first, last):
-        state = body(i, state)
-    return state
 
 
 def written(stored, i, value):

@@ -10,13 +10,13 @@ from keras_ext.diffusion.amed_steps import (
     AMEDSteps,
     analytic_eps,
     features_at,
-    repeated,
     scalars_of,
     start_or_largest,
     written,
 )
 from keras_ext.diffusion.autodiff import pulled_back
 from keras_ext.diffusion.checks import checked_noise, known
+from keras_ext.diffusion.linear_steps import repeated
 from keras_ext.diffusion.model_training import check_savable, untrained
 from keras_ext.diffusion.ode import ode_sample
 from keras_ext.diffusion.ode_steps import SOLVERS
@@ -167,7 +167,7 @@ class AMEDTrainer(keras.Model):
         widths = (3, self.predictor.features_dim or 1)
         stores = [ops.repeat(losses[:, :, None], width, axis=2) for width in widths]
         state = (knots[0], rule.nothing_past(knots[0]), losses, *stores)
-        found = repeated(0, steps, step, state)[2:]
+        found = repeated(steps, step, state)[2:]
         losses, gradients, features = (ops.stop_gradient(each) for each in found)
         bad = ops.logical_not(ops.isfinite(gradients))
         loss = ops.sum(losses, axis=0)

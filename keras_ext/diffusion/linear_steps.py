@@ -169,16 +169,17 @@ def _step(step, row):
     )
 
 
-def repeated(count, body, state):
+def repeated(count, body, state, first=0):
     """`state = body(i, state)` some times: in a graph a loop of the graph.
 
     Args:
         count: int.
         body: function `(i, state)` that gives the next state, a structure of tensors.
         state: the first one.
+        first: int, what i begins with; it ends below `count`.
 
     Returns:
-        The last one.
+        The last state.
 
     Example:
 
@@ -186,8 +187,8 @@ def repeated(count, body, state):
     8
     """
     if is_traced():
-        return ops.fori_loop(0, count, body, state)
-    for i in range(count):
+        return ops.fori_loop(first, count, body, state)
+    for i in range(first, count):
         state = body(i, state)
     return state
 
