@@ -13,6 +13,7 @@ from keras_ext.ops.masking import (
     mask_value,
     masked_softmax,
 )
+from keras_ext.ops.nearest_code import nearest_code
 from keras_ext.ops.pooling import pool
 from keras_ext.ops.rotary import apply_rotary, rotary_angles
 from keras_ext.ops.similarity import (
@@ -53,6 +54,7 @@ __all__ = [
     "mask_scores",
     "mask_value",
     "masked_softmax",
+    "nearest_code",
     "pool",
     "rotary_angles",
     "score_function",
