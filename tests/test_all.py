@@ -349,6 +349,22 @@ ROWS = [
         {"buckets": 50, "output_dim": 4, "embeddings_initializer": UNIFORM},
         {"inputs": TOKENS, "mask": MASK},
     ),
+    LayerRow(layers.ComposedEmbedding, {"input_dim": 11, "output_dim": 4}, {"inputs": TOKENS}),
+    *[
+        LayerRow(
+            layers.ComposedEmbedding,
+            {
+                "input_dim": 12,
+                "output_dim": 4,
+                "combine": combine,
+                "embeddings_initializer": UNIFORM,
+                "mask_zero": True,
+            },
+            {"inputs": TOKENS},
+            combine,
+        )
+        for combine in ("multiply", "concat")
+    ],
     LayerRow(layers.PositionEmbedding, {"input_dim": 9, "embeddings_initializer": UNIFORM}, HIDDEN),
     LayerRow(
         layers.PositionEmbedding,

@@ -3,6 +3,7 @@
 from keras_ext.layers.attach_mask import AttachMask
 from keras_ext.layers.attention_mask import AttentionMask
 from keras_ext.layers.bigram_embedding import BigramEmbedding
+from keras_ext.layers.composed_embedding import ComposedEmbedding
 from keras_ext.layers.deepnorm_residual import DeepNormResidual
 from keras_ext.layers.efficient_global_pointer import EfficientGlobalPointer
 from keras_ext.layers.feed_forward import FeedForward
@@ -35,6 +36,7 @@ __all__ = [
     "AttachMask",
     "AttentionMask",
     "BigramEmbedding",
+    "ComposedEmbedding",
     "DeepNormResidual",
     "EfficientGlobalPointer",
     "FeedForward",

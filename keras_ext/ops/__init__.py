@@ -13,6 +13,7 @@ from keras_ext.ops.masking import (
     mask_value,
     masked_softmax,
 )
+from keras_ext.ops.near_rectangle import near_rectangle
 from keras_ext.ops.nearest_code import nearest_code
 from keras_ext.ops.pooling import pool
 from keras_ext.ops.rotary import apply_rotary, rotary_angles
@@ -54,6 +55,7 @@ __all__ = [
     "mask_scores",
     "mask_value",
     "masked_softmax",
+    "near_rectangle",
     "nearest_code",
     "pool",
     "rotary_angles",
