@@ -25,6 +25,7 @@ from keras_ext.layers.ramped_residual import RampedResidual
 from keras_ext.layers.random_positions import RandomPositions
 from keras_ext.layers.relative_position_embedding import RelativePositionEmbedding
 from keras_ext.layers.rms_norm import RMSNorm
+from keras_ext.layers.sau import SAU
 from keras_ext.layers.scale_norm import ScaleNorm
 from keras_ext.layers.scale_offset import ScaleOffset
 from keras_ext.layers.scanned_blocks import ScannedBlocks
@@ -58,6 +59,7 @@ __all__ = [
     "RampedResidual",
     "RandomPositions",
     "RelativePositionEmbedding",
+    "SAU",
     "ScaleNorm",
     "ScaleOffset",
     "ScannedBlocks",

@@ -14,6 +14,12 @@ from keras_ext.losses.multilabel import (
     multilabel_categorical_crossentropy,
 )
 from keras_ext.losses.ranking import ranking_logsumexp
+from keras_ext.losses.smooth_accuracy import (
+    SmoothAccuracy,
+    SmoothF1,
+    smooth_accuracy,
+    smooth_f1,
+)
 from keras_ext.losses.sparse_multilabel import (
     SparseMultilabelCategoricalCrossentropy,
     sparse_multilabel_categorical_crossentropy,
@@ -27,6 +33,8 @@ __all__ = [
     "InfoNCE",
     "Matryoshka",
     "MultilabelCategoricalCrossentropy",
+    "SmoothAccuracy",
+    "SmoothF1",
     "SparseMultilabelCategoricalCrossentropy",
     "factored_global_pointer_crossentropy",
     "flat_nce",
@@ -34,5 +42,7 @@ __all__ = [
     "info_nce",
     "multilabel_categorical_crossentropy",
     "ranking_logsumexp",
+    "smooth_accuracy",
+    "smooth_f1",
     "sparse_multilabel_categorical_crossentropy",
 ]
