@@ -255,17 +255,43 @@ def first_noise(n_or_noise, shape, seed, scale=1.0, noise=standard_normal):
     Raises:
         ValueError: for no samples, noise of another shape, and a number without a shape.
     """
-    if len(getattr(n_or_noise, "shape", ())) > 0 or isinstance(n_or_noise, list | tuple):
-        given = checked_noise(n_or_noise)
+
+    def checked(given):
+        given = checked_noise(given)
         check_form(given, shape)
         return given
-    count = whole("n_or_noise", n_or_noise)
+
+    def drawn(sizes):
+        return scale * noise(seed_pair(seed), FIRST_NOISE, sizes)
+
+    return first_state("n_or_noise", n_or_noise, shape, checked, drawn)
+
+
+def first_state(name, given, shape, checked, drawn):
+    """What sampling begins with: what was given, or as many as were asked for.
+
+    Args:
+        name: str, the name of the argument.
+        given: int, number of samples; or (n, ...), the state itself.
+        shape: tuple, that of one sample, or None.
+        checked: function that makes a tensor of a state, or refuses it.
+        drawn: function of a shape that draws a state.
+
+    Returns:
+        (n, ...) tensor.
+
+    Raises:
+        ValueError: for no samples, a number without a shape, and as `checked` does.
+    """
+    if len(getattr(given, "shape", ())) > 0 or isinstance(given, list | tuple):
+        return checked(given)
+    count = whole(name, given)
     if shape is None or None in shape:
         raise ValueError(
-            "The network does not say the shape of a sample. Expected noise of shape (n, ...). "
-            f"Received: n_or_noise={n_or_noise}, shape of a sample {shape}"
+            "The network does not say the shape of a sample. Expected an array of shape (n, ...). "
+            f"Received: {name}={given}, shape of a sample {shape}"
         )
-    return scale * noise(seed_pair(seed), FIRST_NOISE, (count, *shape))
+    return drawn((count, *shape))
 
 
 def label_conditions(label, num_classes, count, guidance=None):

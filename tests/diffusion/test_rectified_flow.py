@@ -358,6 +358,13 @@ def draw(path):
 
 
 # === What is refused ===
+class NoStep(keras.callbacks.Callback):
+    """Training has not begun when it is told what is wrong."""
+
+    def on_train_begin(self, logs=None):
+        raise AssertionError("begun")
+
+
 def test_bad_data():
     model = small()
     model.compile("adam")
@@ -373,6 +380,10 @@ def test_bad_data():
         for refused in (model.fit, model.evaluate):
             with pytest.raises(ValueError, match=message):
                 refused(data, verbose=0)
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, validation_data=(data,), callbacks=[NoStep()], verbose=0)
+    with pytest.raises(ValueError, match="Expected no labels"):
+        model.fit(x, validation_data=(x, x), callbacks=[NoStep()], verbose=0)
     assert np.isnan(numpy(model((x, x + 7.0)))).all() and np.isfinite(numpy(model((x, x)))).all()
     with pytest.raises(ValueError, match="Expected no labels"):
         model.fit(x, LABELS[:8], verbose=0)
