@@ -103,9 +103,8 @@ class ModelSampling:
         if function in (ode_sample, edm_stochastic):
             settings = {"start": first_time(self.schedule), **settings}
         first = self._first_time(function, steps, settings)
-        scale = float(self.schedule.beta_bar(first))
-        noise = first_noise(n_or_noise, self.sample_shape, seed, scale, self._noise)
-        conditions = label_conditions(label, self.num_classes, noise.shape[0], guidance)
+        noise, own = self._first_state(n_or_noise, seed, first)
+        conditions = label_conditions(label, self.num_classes, noise.shape[0], guidance) | own
         options = use_ema, jit_compile
         return self._run(function, noise, steps, seed, conditions, options, **settings)
 
@@ -202,6 +201,11 @@ class ModelSampling:
         return run_sampler(
             self, function, self.schedule, x, steps, seed, conditions, options, **settings
         )
+
+    def _first_state(self, n_or_noise, seed, t):
+        """Noise at time t, and what `_predict` is told of each sample beside label and time, a dict."""
+        scale = float(self.schedule.beta_bar(t))
+        return first_noise(n_or_noise, self.sample_shape, seed, scale, self._noise), {}
 
     def _first_time(self, function, steps, settings):
         """The first knot of a sampler's grid."""
@@ -348,8 +352,8 @@ class ModelDenoiser:
         """Those of the network."""
         return self.model.network.variables
 
-    def __call__(self, x, t, label=None):
-        return self.model._predict(x, t, label)
+    def __call__(self, x, t, label=None, **own):
+        return self.model._predict(x, t, label, **own)
 
 
 def guided(denoiser, nulls):
