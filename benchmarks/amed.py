@@ -16,7 +16,7 @@ from timing import print_table
 
 MIXTURE_STEPS, DIGITS_STEPS = (3, 4, 6), (2, 3, 4)
 LEAST_FACTORS = {3: 5, 4: 5, 6: 3}
-SOLVERS = ("dpm2", "dpmpp", "ipndm")
+SOLVERS = ("dpm2", "euler", "dpmpp", "ipndm")
 BATCH, RATE = 300, 0.05
 
 
@@ -61,6 +61,7 @@ def mixture_table(arguments):
         for name, solver, calls_a_step in [
             ("Euler = DDIM", "euler", 1),
             ("DPM++ 2M", "dpmpp_2m", 1),
+            ("iPNDM of order 3", "ab3", 1),
             ("Heun", "heun", 2),
             ("DPM-2, geometric midpoint", "midpoint", 2),
         ]:

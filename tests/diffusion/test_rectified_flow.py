@@ -209,6 +209,27 @@ def test_two_points_are_carried_to_two_points_and_reflow_straightens():
     assert one_step.time_sampling == "one_step" and first.time_sampling == "uniform"
 
 
+@pytest.mark.slow
+def test_reflow_straightens_fifty_times_and_raises_no_convex_cost():
+    first, second = perfect(), small(hidden=64)
+    x1, held_out = np.random.default_rng(0).normal(size=(2, 2048, 2)).astype("float32")
+    pairs = first.reflow(x1, 40, "heun")
+    rate = keras.optimizers.schedules.CosineDecay(0.02, 60 * 16)
+    second.compile(keras.optimizers.Adam(rate))
+    second.fit(pairs, batch_size=128, epochs=60, verbose=0)
+    assert second.straightness(held_out) < first.straightness(held_out) / 50
+    independent = np.random.default_rng(1).normal(MEAN, STD, (2048, 2)), held_out
+    straightened = [each.reflow(held_out, 40, "heun") for each in (first, second)]
+    for power in (1, 2, 4):
+        costs = [
+            np.mean(np.linalg.norm(x1 - x0, axis=-1) ** power)
+            for x0, x1 in (independent, *straightened)
+        ]
+        assert costs[1] < 0.6 * costs[0] and costs[2] < 1.02 * costs[1]
+    one_step = numpy(second.sample(held_out, 1).x)
+    assert np.mean(np.abs(one_step - straightened[0][0])) < 0.04  # what many steps were
+
+
 def test_averages_are_sampled_and_copied():
     model = small()
     model.compile(keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5))
