@@ -16,26 +16,25 @@ from timing import print_table
 
 POINTS = 400
 HEADERS = (
-    *("high", "low", "quantile", "far from all points", "after the last hop"),
+    *("high", "low", "quantile", "levels", "far from all points", "after the last hop"),
     *("sliced Wasserstein", "after the last hop"),
 )
-# sigma at time 1, sigma at the end, quantile of the lengths of what sampling begins with.
+# sigma at time 1, sigma at the end, quantile of the lengths of what sampling begins with, and whether
+# each sample has levels of its own.
 SETTINGS = (
-    (40.0, 0.02, 1.0),
-    (40.0, 0.02, 0.99),
-    (40.0, 0.001, 0.99),
-    (40.0, 0.001, 0.999),
-    (5.0, 0.001, 0.99),
-    (80.0, 0.002, 0.99),
-    (80.0, 0.001, 0.99),  # the defaults of PoissonFlow
+    (40.0, 0.02, 1.0, False),
+    (40.0, 0.001, 1.0, False),
+    (80.0, 0.001, 0.99, False),
+    (40.0, 0.02, 1.0, True),
+    (40.0, 0.001, 1.0, True),
+    (80.0, 0.001, 0.99, True),  # the defaults of PoissonFlow
 )
+AT_ONCE = 5000
 
 
 def field_table(arguments):
     """Shares of samples that end far from all points, and their distance, of the exact field."""
-    from keras_ext.diffusion import EDMSchedule, PoissonFlow, compiled, ode_sample, poisson_kernel
     from keras_ext.metrics import sliced_wasserstein
-    from keras_ext.models import MLPDenoiser
 
     mixture, count = Mixture(), arguments.field_count
     # Both sets of points are drawn anew, as the 400 are: that noise is in the floor, too.
@@ -47,35 +46,61 @@ def field_table(arguments):
         for seed in range(10)
     ]
     rows = []
-    for high, low, quantile in SETTINGS:
-        schedule, found = EDMSchedule(low, high), []
+    for setting in SETTINGS:
+        found = []
         for seed in arguments.seeds:
             data = mixture.sample(POINTS, seed).astype("float32")
-            flow = PoissonFlow(MLPDenoiser(2, 8), 1, low, high, quantile=quantile)
-            # No step: what the model begins with.
-            noise = np.array(
-                flow.sample(count, 1, "euler", seed, return_trajectory=True).trajectory[0]
-            )
-            velocity = poisson_kernel(1, schedule).field(data)
-            settings = {"prediction": "velocity", "return_trajectory": True}
-            run = compiled(ode_sample, velocity, schedule, arguments.field_steps, **settings)
-            # Where the solution ends, and after the last hop, to the mean of the data there.
-            ends = np.array(run(noise).trajectory[-2:])
-            distance = np.linalg.norm(ends[:, :, None] - data, axis=-1).min(axis=-1)
+            ends = field_ends(data, *setting, count, arguments.field_steps, seed)
+            far = [np.mean(distances(each, data) > 0.3) for each in ends]
             real = mixture.sample(count, 100 + seed)
-            wasserstein = sliced_wasserstein(ends[0], real), sliced_wasserstein(ends[1], real)
-            found.append((*np.mean(distance > 0.3, axis=1), *wasserstein))
+            found.append((*far, *(sliced_wasserstein(each, real) for each in ends)))
         shares, values = np.split(np.array(found), 2, axis=1)
-        cells = [f"{100 * share:.2f} %" for share in shares.mean(0)]
+        cells = [f"{100 * share:.3f} %" for share in shares.mean(0)]
         pairs = zip(values.mean(0), values.std(0), strict=True)
         cells += [f"{mean:.3f} ± {std:.3f}" for mean, std in pairs]
-        rows.append([high, low, quantile, *cells])
+        rows.append([*setting[:3], "its own" if setting[3] else "common", *cells])
     title = (
         f"Exact field of {POINTS} points, D = 1, {count} samples, {arguments.field_steps} Heun steps, "
         f"seeds {arguments.seeds}"
     )
     print_table(title, HEADERS, rows)
     print(f"Floor: {np.mean(floors):.3f} ± {np.std(floors):.3f}.\n")
+
+
+def field_ends(data, high, low, quantile, own, count, steps, seed):
+    """Where the solution ends, and after the last hop, to the mean of the data there: two (n, 2)."""
+    from keras import ops
+
+    from keras_ext.diffusion import EDMSchedule, compiled, ode_sample, poisson_kernel
+
+    schedule = EDMSchedule(low, high)
+    velocity = poisson_kernel(1, schedule).field(data)
+
+    def mean(x, t, k):
+        t = ops.clip(schedule.t_of_sigma(k * schedule.sigma(t)), 0.0, 1.0)
+        return x - (schedule.sigma(t) / schedule.slopes(t)[1])[:, None] * velocity(x, t)
+
+    settings = {"prediction": "x0", "return_trajectory": True}
+    run = compiled(ode_sample, mean, schedule, steps, **settings)
+    # The prior, and the levels of each sample, as PoissonFlow has them for d = 2 and D = 1.
+    rng = np.random.default_rng(seed)
+    angles, shares = 2.0 * np.pi * rng.random(count), quantile * rng.random(count)
+    length = np.sqrt((1.0 - shares) ** -2 - 1.0)
+    k = np.minimum(1.0, np.sqrt(3.0 / (1.0 + length**2))) if own else np.ones(count)
+    x = (high * k * length)[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    ends = []
+    for part in np.split(np.arange(count), range(AT_ONCE, count, AT_ONCE)):
+        conditions = {"k": k[part].astype("float32")}
+        ends.append(np.array(run(x[part], conditions=conditions).trajectory[-2:]))
+    return np.concatenate(ends, axis=1)
+
+
+def distances(x, data):
+    """How far each of x is from the nearest of the data."""
+    parts = np.split(x, range(AT_ONCE, len(x), AT_ONCE))
+    return np.concatenate(
+        [np.linalg.norm(part[:, None] - data, axis=-1).min(axis=-1) for part in parts]
+    )
 
 
 def network_table(arguments):
@@ -140,7 +165,9 @@ def add_arguments(parser):
     parser.add_argument("--count", type=int, default=10_000, help="samples of networks")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--field-steps", type=int, default=40)
-    parser.add_argument("--field-count", type=int, default=1000, help="samples of the exact field")
+    parser.add_argument(
+        "--field-count", type=int, default=20_000, help="samples of the exact field"
+    )
 
 
 def main(words=None):

@@ -45,6 +45,10 @@ class Row:
     def make(self, policy="float32", **general):
         return self.cls(**self.arguments, **general)
 
+    def passed(self, policy):
+        """The arguments of an object that is made under a policy."""
+        return self.arguments
+
     def weights(self, subject):
         """The tensors to differentiate with respect to, besides the inputs."""
         return []
@@ -124,6 +128,23 @@ class LayerRow(Row):
         }
         first, others = self.split(inputs)
         return keras.Model(symbols, subject(first, **others))
+
+
+class AroundRow(LayerRow):
+    """A model that is made around the network among its arguments."""
+
+    def passed(self, policy):
+        # A network that stands inside serves one model only, and has its policy.
+        network = self.arguments["network"]
+        config = {**network.get_config(), "dtype": policy}
+        return {**self.arguments, "network": type(network).from_config(config)}
+
+    def make(self, policy="float32", **general):
+        return self.cls(**self.passed(policy), dtype=keras.DTypePolicy(policy), **general)
+
+    def symbolic(self, subject, policy, shape=lambda x: (None, *x.shape[1:])):
+        # The shape of a sample is that of the network.
+        return super().symbolic(subject, policy, shape)
 
 
 def by_name(inputs):

@@ -93,6 +93,7 @@ class AMEDPredictor(keras.Model):
             raise ValueError(
                 f"Expected features and sigma beside the step. Received: {sorted(inputs)}"
             )
+        z = ops.cast(z, "float32")
         # Not up to 0 and 1, where two knots would be one: multistep solvers divide by what is between.
         rho = 0.01 + 0.98 * ops.sigmoid(z[:, 0])
         c, a = ops.tanh(z[:, 1]), ops.tanh(z[:, 2])
@@ -101,6 +102,9 @@ class AMEDPredictor(keras.Model):
 
     def compute_output_shape(self, input_shape):
         return (input_shape["step"][0], 3)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor((inputs["step"].shape[0], 3), "float32")
 
     def get_config(self):
         return {

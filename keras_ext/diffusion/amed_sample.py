@@ -1,6 +1,5 @@
 """Sampling in few steps with a knot in each that was learnt."""
 
-import numpy as np
 from keras import ops
 
 from keras_ext.diffusion import schedules
@@ -16,7 +15,7 @@ from keras_ext.diffusion.amed_steps import (
 from keras_ext.diffusion.checks import checked_noise, is_traced
 from keras_ext.diffusion.linear_steps import call, repeated
 from keras_ext.diffusion.predictions import aligned, convert_prediction
-from keras_ext.diffusion.sample_result import SampleResult, sampler
+from keras_ext.diffusion.sample_result import SampleResult, finite, first_bad, none_bad, sampler
 
 
 @sampler
@@ -104,14 +103,12 @@ def amed_sample(
         scalars = scalars_of(predictor, features, i, row, ops.shape(u)[0])
         direction = analytic_eps(u, sigma) if analytic else rule.eps(u, t, alpha)
         new, between, past = rule.step(u, past, direction, scalars, row)
-        fine = ops.all(ops.logical_and(ops.isfinite(between), ops.isfinite(new)))
-        bad = ops.where(ops.logical_or(fine, bad >= 0), bad, ops.cast(i, "int32"))
         states = tuple(written(each, i + 1, new) for each in states)
-        return new, past, states, bad
+        return new, past, states, first_bad(finite(between, new), i, bad)
 
     u = x / float(rule.alpha[0])
     states = (ops.repeat(u[None], steps + 1, axis=0),) if return_trajectory else ()
-    state = (u, rule.nothing_past(u), states, ops.convert_to_tensor(np.int32(-1)))
+    state = (u, rule.nothing_past(u), states, none_bad())
     if analytic_first:
         state = step(0, state, analytic=True)
     u, _, states, bad = repeated(steps, step, state, int(analytic_first))
@@ -124,7 +121,6 @@ def amed_sample(
         t = ops.broadcast_to(ops.cast(times[-1], "float32"), ops.shape(x)[:1])
         value = call(denoiser, x, t, conditions)
         x = convert_prediction(value, x, t, schedule, prediction, "x0")
-        fine = ops.logical_or(ops.all(ops.isfinite(x)), bad >= 0)
-        bad = ops.where(fine, bad, ops.convert_to_tensor(np.int32(steps)))
+        bad = first_bad(finite(x), steps, bad)
         states = ops.concatenate([states, x[None]]) if return_trajectory else states
     return SampleResult(x, states if return_trajectory else None, calls), bad

@@ -11,7 +11,14 @@ from keras_ext.diffusion.ddim import hop_rows
 from keras_ext.diffusion.linear_steps import call
 from keras_ext.diffusion.noise import seed_pair, standard_normal, uniform_integers
 from keras_ext.diffusion.predictions import to_x0
-from keras_ext.diffusion.sample_result import SampleResult, finished, sampler
+from keras_ext.diffusion.sample_result import (
+    SampleResult,
+    finished,
+    finite,
+    first_bad,
+    none_bad,
+    sampler,
+)
 from keras_ext.ops.settings import whole
 
 
@@ -227,15 +234,14 @@ def _coded(
         x, chosen, bad = state
         row = ops.take(table, i, axis=0)
         value = call(denoiser, x, row[0], conditions)
-        fine = ops.logical_or(ops.all(ops.isfinite(value)), bad >= 0)
-        bad = ops.where(fine, bad, ops.cast(i, "int32"))
         x0 = row[1] * x + row[2] * value
         z, chosen = entry(i + 1, x0, chosen)
-        return row[3] * x + row[4] * x0 + row[5] * z, chosen, bad
+        x = row[3] * x + row[4] * x0 + row[5] * z
+        return x, chosen, first_bad(finite(value), i, bad)
 
     first, chosen = entry(0, 0.0, chosen)
     x = float(schedule.beta_bar(times[0])) * first
-    state = (x, chosen, ops.convert_to_tensor(np.int32(-1)))
+    state = (x, chosen, none_bad())
     if is_traced():
         return ops.fori_loop(0, steps, body, state)
     for i in range(steps):

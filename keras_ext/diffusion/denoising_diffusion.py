@@ -9,17 +9,16 @@ from keras_ext.diffusion.data_checks import check_form, seems_fit
 from keras_ext.diffusion.kept_samplers import KeptSamplers
 from keras_ext.diffusion.model_sampling import ModelSampling
 from keras_ext.diffusion.model_training import (
-    build_optimizer,
     check_arrays,
     checked_dropout,
+    checked_evaluate,
+    checked_fit,
     checked_network,
     dropped,
     mean_of_losses,
     network_inputs,
     sample_shape_of,
-    separate_averages,
     with_labels,
-    with_weights,
 )
 from keras_ext.diffusion.noise import seed_pair, standard_normal, training_seed, uniform
 from keras_ext.diffusion.predictions import aligned, check_prediction
@@ -220,17 +219,10 @@ class DenoisingDiffusion(ModelSampling, keras.Model):
         return with_labels(data, self.num_classes)
 
     def fit(self, x=None, y=None, *arguments, **named):
-        self._check_arrays(x, y)
-        build_optimizer(self)
-        y = with_weights(y, named.get("sample_weight"))
-        history = super().fit(x, y, *arguments, **named)
-        separate_averages(self)
-        return history
+        return checked_fit(self, super().fit, x, y, *arguments, **named)
 
     def evaluate(self, x=None, y=None, *arguments, **named):
-        self._check_arrays(x, y)
-        y = with_weights(y, named.get("sample_weight"))
-        return super().evaluate(x, y, *arguments, **named)
+        return checked_evaluate(self, super().evaluate, x, y, *arguments, **named)
 
     def _check_arrays(self, x, label):
         check_arrays(x, label, self.sample_shape, self.num_classes)

@@ -113,6 +113,7 @@ class FlowModelSampling:
         steps=50,
         solver="euler",
         label=None,
+        guidance=None,
         seed=None,
         batch_size=1024,
         use_ema=True,
@@ -126,7 +127,9 @@ class FlowModelSampling:
             n_or_noise: int, number of pairs; or (n, ...) floats, x1 of the pairs.
             steps: int.
             solver: str, see `sample`.
-            label: int or (n,) ints, the classes, or None for none: `second.fit(pairs, label)`.
+            label: int or (n,) ints, the classes, or None for none. Pairs keep their labels, which are
+                (n,) ints for `second.fit(pairs, label)`.
+            guidance: float, see `sample`. What learns from the pairs does without.
             seed: int, or None for a random one.
             batch_size: int, samples in a call. The pairs do not depend on it.
             use_ema: bool, whether to take the averages of the weights, where there are any.
@@ -141,8 +144,9 @@ class FlowModelSampling:
         x1 = np.asarray(ops.convert_to_numpy(first_noise(n_or_noise, self.sample_shape, seed)))
 
         def draw(rows, conditions):
-            options = {"use_ema": use_ema, "jit_compile": jit_compile, **conditions}
-            return self.sample(x1[rows], steps, solver, **options).x
+            conditions = conditions | {"guidance": guidance}
+            options = {"use_ema": use_ema, "jit_compile": jit_compile}
+            return self.sample(x1[rows], steps, solver, **conditions, **options).x
 
         return self._of_rows(draw, len(x1), label, batch_size), x1
 
@@ -151,6 +155,7 @@ class FlowModelSampling:
         n_noise_or_pairs,
         steps=100,
         label=None,
+        guidance=None,
         seed=None,
         batch_size=1024,
         use_ema=True,
@@ -162,7 +167,8 @@ class FlowModelSampling:
             n_noise_or_pairs: int, number of curves, from normal noise; or (n, ...) floats, x1 of the
                 curves; or a pair of x0 and x1, (n, ...) floats each, for the lines between them.
             steps: int, number of steps or times at which the velocity is looked at.
-            label: int or (n,) ints, the classes, or None for none.
+            label: int or (n,) ints, the classes, or None for none; of pairs, theirs.
+            guidance: float, see `sample`.
             seed: int, or None for a random one.
             batch_size: int, samples in a call.
             use_ema: bool, whether to take the averages of the weights, where there are any.
@@ -180,8 +186,10 @@ class FlowModelSampling:
             given = first_noise(given, self.sample_shape, seed)
         function, x = bends_of(given)
 
+        more = label_conditions(label, self.num_classes, len(x), guidance)
+
         def bends(rows, conditions):
-            some = x[rows]
+            some, conditions = x[rows], more | conditions
             return run_sampler(self, function, None, some, steps, seed, conditions, options).x
 
         return float(np.mean(self._of_rows(bends, len(x), label, batch_size)))

@@ -8,7 +8,7 @@ from keras import ops
 from keras_ext.diffusion.checks import is_traced
 from keras_ext.diffusion.noise import seed_pair, standard_normal
 from keras_ext.diffusion.predictions import to_x0
-from keras_ext.diffusion.sample_result import SampleResult
+from keras_ext.diffusion.sample_result import SampleResult, finite, first_bad, none_bad
 
 
 @dataclass
@@ -95,13 +95,10 @@ def run(
         seed = seed_pair(seed)
 
     def body(i, tensors, bad, row):
-        def first_bad(value, bad):
-            fine = ops.logical_or(ops.all(ops.isfinite(value)), bad >= 0)
-            return ops.where(fine, bad, ops.cast(i, "int32"))
-
         def x0_at(x, bad):
             value = call(denoiser, x, row[0], conditions)
-            return clipped(row[1] * x + row[2] * value, clip_x0), first_bad(value, bad)
+            x0 = clipped(row[1] * x + row[2] * value, clip_x0)
+            return x0, first_bad(finite(value), i, bad)
 
         x, *others = tensors
         draw = i * (1 + repeats)
@@ -119,7 +116,7 @@ def run(
         if covariance is not None:
             given = {**(conditions or {}), "x0": x0}
             cov = call(covariance, x, row[0], given)
-            bad = first_bad(cov, bad)
+            bad = first_bad(finite(cov), i, bad)
             factor = row[3 + width * (width + 2)]
             scales[0] = ops.sqrt(ops.maximum(scales[0] ** 2 + factor**2 * cov, 0.0))
         new = []
@@ -157,7 +154,7 @@ def over_rows(body, tensors, table, step, return_trajectory=False):
     >>> float(x[0, 0]), int(bad)
     (0.125, -1)
     """
-    bad = ops.convert_to_tensor(np.int32(-1))
+    bad = none_bad()
     loop = _in_graph if is_traced() else _in_python
     return loop(body, tensors, bad, table, step, return_trajectory)
 

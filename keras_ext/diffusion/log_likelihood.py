@@ -12,7 +12,7 @@ from keras_ext.diffusion.checks import checked_noise, is_traced, known
 from keras_ext.diffusion.linear_steps import call
 from keras_ext.diffusion.noise import random_signs, seed_pair
 from keras_ext.diffusion.predictions import to_x0
-from keras_ext.diffusion.sample_result import SampleResult, finished
+from keras_ext.diffusion.sample_result import SampleResult, finished, finite, first_bad, none_bad
 from keras_ext.ops.settings import whole
 
 # The classical Runge-Kutta method: places of the stages, factors of their slopes, weights.
@@ -177,12 +177,10 @@ def _solved(slope, table, z):
         added = (1.0 - row[6]) * added + row[5] * v
         z = base + row[4] * v + row[7] * added
         integral = integral + row[5] * trace
-        fine = ops.logical_or(ops.all(ops.isfinite(integral)), bad >= 0)
-        bad = ops.where(fine, bad, ops.cast(i, "int32") // 4)
-        return z, base, added, integral, bad
+        return z, base, added, integral, first_bad(finite(integral), i // 4, bad)
 
     zeros = ops.zeros_like(ops.sum(z, axis=tuple(range(1, len(z.shape)))))
-    state = (z, z, ops.zeros_like(z), zeros, ops.convert_to_tensor(np.int32(-1)))
+    state = (z, z, ops.zeros_like(z), zeros, none_bad())
     if is_traced():
         rows = ops.convert_to_tensor(table)
         state = ops.fori_loop(

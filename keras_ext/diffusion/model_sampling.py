@@ -103,9 +103,8 @@ class ModelSampling:
         if function in (ode_sample, edm_stochastic):
             settings = {"start": first_time(self.schedule), **settings}
         first = self._first_time(function, steps, settings)
-        scale = float(self.schedule.beta_bar(first))
-        noise = first_noise(n_or_noise, self.sample_shape, seed, scale, self._noise)
-        conditions = label_conditions(label, self.num_classes, noise.shape[0], guidance)
+        noise, own = self._first_state(n_or_noise, seed, first)
+        conditions = label_conditions(label, self.num_classes, noise.shape[0], guidance) | own
         options = use_ema, jit_compile
         return self._run(function, noise, steps, seed, conditions, options, **settings)
 
@@ -203,6 +202,11 @@ class ModelSampling:
             self, function, self.schedule, x, steps, seed, conditions, options, **settings
         )
 
+    def _first_state(self, n_or_noise, seed, t):
+        """Noise at time t, and what `_predict` is told of each sample beside label and time, a dict."""
+        scale = float(self.schedule.beta_bar(t))
+        return first_noise(n_or_noise, self.sample_shape, seed, scale, self._noise), {}
+
     def _first_time(self, function, steps, settings):
         """The first knot of a sampler's grid."""
         parameters = inspect.signature(function).parameters
@@ -255,17 +259,43 @@ def first_noise(n_or_noise, shape, seed, scale=1.0, noise=standard_normal):
     Raises:
         ValueError: for no samples, noise of another shape, and a number without a shape.
     """
-    if len(getattr(n_or_noise, "shape", ())) > 0 or isinstance(n_or_noise, list | tuple):
-        given = checked_noise(n_or_noise)
+
+    def checked(given):
+        given = checked_noise(given)
         check_form(given, shape)
         return given
-    count = whole("n_or_noise", n_or_noise)
+
+    def drawn(sizes):
+        return scale * noise(seed_pair(seed), FIRST_NOISE, sizes)
+
+    return first_state("n_or_noise", n_or_noise, shape, checked, drawn)
+
+
+def first_state(name, given, shape, checked, drawn):
+    """What sampling begins with: what was given, or as many as were asked for.
+
+    Args:
+        name: str, the name of the argument.
+        given: int, number of samples; or (n, ...), the state itself.
+        shape: tuple, that of one sample, or None.
+        checked: function that makes a tensor of a state, or refuses it.
+        drawn: function of a shape that draws a state.
+
+    Returns:
+        (n, ...) tensor.
+
+    Raises:
+        ValueError: for no samples, a number without a shape, and as `checked` does.
+    """
+    if len(getattr(given, "shape", ())) > 0 or isinstance(given, list | tuple):
+        return checked(given)
+    count = whole(name, given)
     if shape is None or None in shape:
         raise ValueError(
-            "The network does not say the shape of a sample. Expected noise of shape (n, ...). "
-            f"Received: n_or_noise={n_or_noise}, shape of a sample {shape}"
+            "The network does not say the shape of a sample. Expected an array of shape (n, ...). "
+            f"Received: {name}={given}, shape of a sample {shape}"
         )
-    return scale * noise(seed_pair(seed), FIRST_NOISE, (count, *shape))
+    return drawn((count, *shape))
 
 
 def label_conditions(label, num_classes, count, guidance=None):
@@ -322,8 +352,8 @@ class ModelDenoiser:
         """Those of the network."""
         return self.model.network.variables
 
-    def __call__(self, x, t, label=None):
-        return self.model._predict(x, t, label)
+    def __call__(self, x, t, label=None, **own):
+        return self.model._predict(x, t, label, **own)
 
 
 def guided(denoiser, nulls):

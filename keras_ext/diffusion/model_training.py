@@ -1,6 +1,7 @@
 """What models of diffusion and of flows share in training: labels, checks, the loss, `fit`."""
 
 import contextlib
+import inspect
 
 import keras
 import numpy as np
@@ -89,22 +90,57 @@ def _check_given(label, num_classes):
         )
 
 
-def with_weights(y, sample_weight):
-    """Targets that Keras does not drop the weights of samples with, as it does without any.
+def checked_fit(model, fit, *arguments, **named):
+    """Keras' `fit`, once all that can be seen of the data and of `validation_data` is fine.
 
     Args:
-        y: (n,) array, or None.
-        sample_weight: (n,) array, or None.
+        model: `keras.Model` with a method `_check_arrays(x, y)`.
+        fit: that of `keras.Model`, bound to the model.
+        *arguments: of `fit`.
+        **named: of `fit`.
 
     Returns:
-        y; or targets without numbers, (n, 0), for weights without targets.
+        What `fit` gives.
 
-    Example:
-
-    >>> with_weights(None, np.ones(3)).shape
-    (3, 0)
+    Raises:
+        ValueError: as `_check_arrays` does, before the first step.
     """
-    return np.zeros((len(sample_weight), 0)) if y is None and sample_weight is not None else y
+    bound = inspect.signature(fit).bind(*arguments, **named)
+    given = bound.arguments
+    given["y"] = _targets(model, *(given.get(name) for name in ("x", "y", "sample_weight")))
+    if given.get("validation_data") is not None:
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
+        given["validation_data"] = x, _targets(model, x, y, weight), weight
+    build_optimizer(model)
+    history = fit(*bound.args, **bound.kwargs)
+    separate_averages(model)
+    return history
+
+
+def checked_evaluate(model, evaluate, *arguments, **named):
+    """Keras' `evaluate`, once all that can be seen of the data is fine; see `checked_fit`."""
+    if named.get("_use_cached_eval_dataset"):  # Keras calls it so within `fit`, which has looked
+        return evaluate(*arguments, **named)
+    bound = inspect.signature(evaluate).bind(*arguments, **named)
+    given = bound.arguments
+    given["y"] = _targets(model, *(given.get(name) for name in ("x", "y", "sample_weight")))
+    return evaluate(*bound.args, **bound.kwargs)
+
+
+def _targets(model, x, y, sample_weight):
+    """Checked targets: of weights without any (n, 0), as Keras would drop the weights."""
+    model._check_arrays(x, y)
+    if sample_weight is None:
+        return y
+    count, data = len(sample_weight), x.get("x") if isinstance(x, dict) else x
+    if isinstance(data, tuple | list):
+        data = data[0]
+    if hasattr(data, "shape") and data.shape[0] != count:
+        raise ValueError(
+            f"Expected one weight for each sample, sample_weight of {data.shape[0]}. "
+            f"Received: sample_weight of {count}"
+        )
+    return np.zeros((count, 0)) if y is None else y
 
 
 def check_arrays(x, label, shape, num_classes):

@@ -10,7 +10,7 @@ from keras_ext.diffusion.checks import checked_noise, is_traced
 from keras_ext.diffusion.linear_steps import call
 from keras_ext.diffusion.noise import seed_pair, standard_normal, uniform
 from keras_ext.diffusion.predictions import convert_prediction
-from keras_ext.diffusion.sample_result import SampleResult, sampler
+from keras_ext.diffusion.sample_result import SampleResult, finite, first_bad, none_bad, sampler
 from keras_ext.ops.settings import number, whole
 
 
@@ -101,10 +101,9 @@ def bound_of_each(
         t = schedule.t_of_sigma(ops.exp(-0.5 * (log_snr[0] + part * place)))
         t = ops.clip(t, first, last)
         each = square(i, schedule.alpha_bar(t), schedule.beta_bar(t), t)
-        fine = ops.logical_or(ops.all(ops.isfinite(each)), bad >= 0)
-        return total + each, ops.where(fine, bad, ops.cast(i, "int32"))
+        return total + each, first_bad(finite(each), i, bad)
 
-    state = ops.zeros(ops.shape(x0)[:1], "float32"), ops.convert_to_tensor(np.int32(-1))
+    state = ops.zeros(ops.shape(x0)[:1], "float32"), none_bad()
     if is_traced():
         state = ops.fori_loop(0, steps, add, state)
     else:

@@ -1,14 +1,13 @@
 """Sampling by solving the probability flow equation."""
 
 import numpy as np
-from keras import ops
 
 from keras_ext.diffusion import schedules
 from keras_ext.diffusion.checks import checked_noise, is_traced, known
 from keras_ext.diffusion.linear_steps import run
 from keras_ext.diffusion.ode_steps import SOLVERS, solver_rows, with_last
 from keras_ext.diffusion.rk45 import rk45
-from keras_ext.diffusion.sample_result import SampleResult, sampler
+from keras_ext.diffusion.sample_result import SampleResult, first_bad, none_bad, sampler
 from keras_ext.ops.settings import number
 
 
@@ -95,7 +94,7 @@ def ode_sample(
     options = {"clip_x0": clip_x0, "conditions": conditions}
     options["tolerance"] = number("tolerance", tolerance)
     outer, inner = _split(schedule, times, denoise)
-    bad, calls, before = ops.convert_to_tensor(np.int32(-1)), 0, 0
+    bad, calls, before = none_bad(), 0, 0
     for part, knots in (("first", outer[0]), ("inner", inner), ("last", outer[1])):
         if knots is None:
             continue
@@ -106,7 +105,7 @@ def ode_sample(
             result, at = carried_out(solver_rows(schedule, knots, "euler"), x)
             rounds = 1
         x, calls = result.x, calls + result.calls
-        bad = ops.where(ops.logical_or(bad >= 0, at < 0), bad, before + at)
+        bad = first_bad(at < 0, before + at, bad)
         before = before + rounds
     return SampleResult(x, None, calls if is_traced() else int(calls)), bad
 

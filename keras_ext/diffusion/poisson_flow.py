@@ -10,6 +10,7 @@ from keras_ext.diffusion.continuous_schedules import EDMSchedule
 from keras_ext.diffusion.denoising_diffusion import DenoisingDiffusion
 from keras_ext.diffusion.model_sampling import FIRST_NOISE
 from keras_ext.diffusion.ode_steps import SOLVERS
+from keras_ext.diffusion.poisson_levels import own_levels, own_times
 from keras_ext.diffusion.poisson_noise import dimensions, poisson_noise
 from keras_ext.diffusion.predictions import aligned
 from keras_ext.ops.settings import number
@@ -47,10 +48,16 @@ class PoissonFlow(DenoisingDiffusion):
       so that |x / c|^2 is at most d + D however far a point is; for D = inf c^2 is 1 + sigma^2. The
       x in x_0' is held to a root mean square of (4 + r^2)^(1/2).
     - **What sampling begins with** is the kernel around 0 at sigma = `high`, without the longest
-      share 1 - `quantile`, 1 % of the probability, which is not drawn. Far from the data a line is
-      straight and |x| / sigma stays as it is, so that a point that begins at |x| = 1000 sigma would
-      be on its way still at sigma = 0.001. For D = 1 and d = 2 the quantile 0.99 is 100 sigma, that of
-      0.999 is 1000 sigma: with it goes a smaller `low`. With D = inf nothing is cut.
+      share 1 - `quantile`, 1 % of the probability, which is not drawn. With D = inf nothing is cut.
+    - **Each sample has a grid of its own**: far from the data a line is straight, and |x| / sigma
+      stays as it is, so that a point that begins at |x| = 1000 sigma would be on its way still at
+      sigma = 0.001. It begins further down its line, at k x and k sigma, no farther away than the
+      others, and all its levels, the last one too, are k times the common ones:
+
+          k = min(1, ((d + D) / (D + |x / sigma|^2))^(1/2))
+
+      Below sigma = `low` the network is told `low`: far from the data, where such a point is then,
+      their mean no longer depends on sigma. See `own_levels`.
     - **Sampling** is by the solvers of `ode_sample`. Samplers with fresh noise, bounds and
       likelihoods are those of Gaussian noise.
 
@@ -126,7 +133,8 @@ class PoissonFlow(DenoisingDiffusion):
         mean = (share * size * _mean_square(x) + height) / (share * size + 1.0)
         return x * aligned(ops.rsqrt(1.0 + mean), x)
 
-    def _predict(self, x, t, label=None, training=False):
+    def _predict(self, x, t, label=None, training=False, k=None):
+        t = t if k is None else own_times(self.schedule, t, k)
         value = ops.cast(super()._predict(x, t, label, training), "float32")
         variance = self._variance(t)
         kept = STD**2 / (STD**2 + variance)
@@ -144,6 +152,8 @@ class PoissonFlow(DenoisingDiffusion):
 
         Args:
             n_or_noise: int, number of samples; or (n, ...) floats, x at time `start` to begin with.
+                Of samples that begin before time 1 no line is known to be straight: they have all
+                the common grid.
             steps: int; "heun" calls the network twice a step.
             solver: str, one of those of `ode_sample`.
             seed: int, or None for a random one.
@@ -152,7 +162,8 @@ class PoissonFlow(DenoisingDiffusion):
                 `denoise` and `tolerance` of `ode_sample`.
 
         Returns:
-            `SampleResult`: `x` (n, ...) float32, `trajectory` (steps + 1, n, ...) or None, `calls`.
+            `SampleResult`: `x` (n, ...) float32, `trajectory` (steps + 1, n, ...), from k x on, or
+            None, `calls`.
 
         Raises:
             ValueError: for an unknown solver, and see `DenoisingDiffusion.sample`.
@@ -160,6 +171,13 @@ class PoissonFlow(DenoisingDiffusion):
         known("solver", solver, SOLVERS)
         settings = {"start": 1.0, **settings}
         return super().sample(n_or_noise, solver, steps, seed=seed, **settings)
+
+    def _first_state(self, n_or_noise, seed, t):
+        x, own = super()._first_state(n_or_noise, seed, t)
+        if self.D == math.inf or t < 1.0:
+            return x, own
+        k = own_levels(x / self.schedule.high, self.D)
+        return aligned(k, x) * x, {"k": k}
 
     def _of_batches(self, function, *arguments, **settings):
         if self.D != math.inf:

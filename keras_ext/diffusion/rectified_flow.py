@@ -8,17 +8,16 @@ from keras_ext.diffusion.data_checks import check_data, check_form, seems_fit
 from keras_ext.diffusion.flow_model_sampling import ONE_STEP, FlowModelSampling
 from keras_ext.diffusion.kept_samplers import KeptSamplers
 from keras_ext.diffusion.model_training import (
-    build_optimizer,
     check_arrays,
     checked_dropout,
+    checked_evaluate,
+    checked_fit,
     checked_network,
     dropped,
     mean_of_losses,
     network_inputs,
     sample_shape_of,
-    separate_averages,
     with_labels,
-    with_weights,
 )
 from keras_ext.diffusion.noise import seed_pair, standard_normal, training_seed, uniform
 from keras_ext.diffusion.straightness import check_pairs
@@ -194,17 +193,10 @@ class RectifiedFlow(FlowModelSampling, keras.Model):
         return with_labels((_as_dict(x), label, sample_weight), self.num_classes)
 
     def fit(self, x=None, y=None, *arguments, **named):
-        self._check_arrays(x, y)
-        build_optimizer(self)
-        y = with_weights(y, named.get("sample_weight"))
-        history = super().fit(x, y, *arguments, **named)
-        separate_averages(self)
-        return history
+        return checked_fit(self, super().fit, x, y, *arguments, **named)
 
     def evaluate(self, x=None, y=None, *arguments, **named):
-        self._check_arrays(x, y)
-        y = with_weights(y, named.get("sample_weight"))
-        return super().evaluate(x, y, *arguments, **named)
+        return checked_evaluate(self, super().evaluate, x, y, *arguments, **named)
 
     def _check_arrays(self, x, label):
         x = _as_dict(x)

@@ -6,7 +6,7 @@ from keras import ops
 from keras_ext.diffusion.checks import is_traced
 from keras_ext.diffusion.linear_steps import call, clipped
 from keras_ext.diffusion.predictions import aligned, to_x0
-from keras_ext.diffusion.sample_result import SampleResult
+from keras_ext.diffusion.sample_result import SampleResult, finite, first_bad, none_bad
 
 STAGES = np.array(
     [
@@ -84,9 +84,7 @@ def rk45(denoiser, schedule, x, times, prediction, *, tolerance, clip_x0, condit
         place = ops.where(fine, ops.where(near, last, place + step), place)
         factor = ops.clip(0.9 * ops.maximum(size, 1e-8) ** -0.2, 0.2, 5.0)
         step = ops.where(open_, step * factor, step)
-        finite = ops.all(ops.isfinite(size))
-        bad = ops.where(ops.logical_or(finite, bad >= 0), bad, taken)
-        return u, k, place, step, taken + 1, bad
+        return u, k, place, step, taken + 1, first_bad(finite(size), taken, bad)
 
     def unfinished(u, k, place, step, taken, bad):
         return ops.logical_and(ops.logical_and(ops.any(place > last), bad < 0), taken < LIMIT)
@@ -95,7 +93,7 @@ def rk45(denoiser, schedule, x, times, prediction, *, tolerance, clip_x0, condit
     u = x / float(alpha[0])
     place, step = ones * float(logs[0]), ones * float(logs[1] - logs[0])
     k, zero = slope(u, place), ops.convert_to_tensor(np.int32(0))
-    bad = ops.where(ops.all(ops.isfinite(k)), zero - 1, zero)
+    bad = first_bad(finite(k), zero, none_bad())
     state = (u, k, place, step, zero, bad)
     if is_traced():
         state = ops.while_loop(unfinished, lambda *state: body(state), state)

@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ext.diffusion.checks import is_traced
@@ -48,6 +49,38 @@ def sampler(function):
         return finished(*function(*args, **arguments))
 
     return public
+
+
+def none_bad():
+    """The step with a NaN while there is none: -1, an int scalar."""
+    return ops.convert_to_tensor(np.int32(-1))
+
+
+def finite(*values):
+    """Whether all numbers of some tensors are finite, a bool scalar."""
+    return functools.reduce(ops.logical_and, [ops.all(ops.isfinite(each)) for each in values])
+
+
+def first_bad(fine, i, bad):
+    """The first step that was not fine.
+
+    Args:
+        fine: bool scalar, whether step i was.
+        i: int or int scalar.
+        bad: int scalar, the first step before i that was not, or -1.
+
+    Returns:
+        int32 scalar; -1 for none.
+
+    Example:
+
+    >>> bad = none_bad()
+    >>> for i, fine in enumerate([True, False, False]):
+    ...     bad = first_bad(fine, i, bad)
+    >>> int(bad)
+    1
+    """
+    return ops.where(ops.logical_or(fine, bad >= 0), bad, ops.cast(i, "int32"))
 
 
 def finished(result, bad_step):

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_ext.diffusion.checks import checked_noise
 from keras_ext.diffusion.linear_steps import call, repeated
-from keras_ext.diffusion.sample_result import SampleResult, sampler
+from keras_ext.diffusion.sample_result import SampleResult, finite, first_bad, none_bad, sampler
 from keras_ext.ops.settings import whole
 
 
@@ -63,9 +63,9 @@ def bends_of_lines(velocity, noise, steps, conditions=None):
     def add(i, state):
         t = (ops.cast(i, "float32") + 0.5) / steps
         each = _squares(chord - call(velocity, x0 + t * chord, t, conditions))
-        return state[0] + each / steps, _first_bad(each, i, state[1])
+        return state[0] + each / steps, first_bad(finite(each), i, state[1])
 
-    total, bad = repeated(steps, add, (ops.zeros(ops.shape(x0)[:1], "float32"), _none()))
+    total, bad = repeated(steps, add, (ops.zeros(ops.shape(x0)[:1], "float32"), none_bad()))
     return SampleResult(total, None, steps), bad
 
 
@@ -82,10 +82,10 @@ def bends_of_curves(velocity, noise, steps, conditions=None):
         value = call(velocity, x, 1.0 - i / steps, conditions)
         change = value - mean
         total = total + _squares(change) * i / (i + 1.0)
-        return x - value / steps, mean + change / (i + 1.0), total, _first_bad(total, i, bad)
+        return x - value / steps, mean + change / (i + 1.0), total, first_bad(finite(total), i, bad)
 
     zeros = ops.zeros(ops.shape(x)[:1], "float32")
-    state = repeated(steps, add, (x, ops.zeros_like(x), zeros, _none()))
+    state = repeated(steps, add, (x, ops.zeros_like(x), zeros, none_bad()))
     return SampleResult(state[2] / steps, None, steps), state[3]
 
 
@@ -113,13 +113,3 @@ def check_pairs(x0, x1):
 def _squares(x):
     """The squared norm of each sample, (b,)."""
     return ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape))))
-
-
-def _none():
-    return ops.convert_to_tensor(np.int32(-1))
-
-
-def _first_bad(values, i, bad):
-    """The step of the first NaN, -1 for none."""
-    fine = ops.logical_or(ops.all(ops.isfinite(values)), bad >= 0)
-    return ops.where(fine, bad, ops.cast(i, "int32"))

@@ -6,12 +6,12 @@ from keras_ext.diffusion import forward_processes
 from keras_ext.diffusion.data_checks import check_form
 from keras_ext.diffusion.forward_processes import tokens
 from keras_ext.diffusion.kept_samplers import KeptSamplers, run_kept
+from keras_ext.diffusion.model_sampling import first_state
 from keras_ext.diffusion.model_training import (
-    build_optimizer,
+    checked_evaluate,
+    checked_fit,
     checked_network,
     mean_of_losses,
-    separate_averages,
-    with_weights,
 )
 from keras_ext.diffusion.noise import seed_pair, training_seed, uniform
 from keras_ext.diffusion.training_loss import training_times, validation_times
@@ -131,12 +131,8 @@ class UnifiedDiffusion(keras.Model):
             t = ops.ceil(t * self.steps) / self.steps
         if noise is None:
             noise = self.forward.noise(ops.shape(x), seed)
-        elif tuple(noise.shape[1:]) != tuple(x.shape[1:]):
-            raise ValueError(
-                f"Expected noise of the shape of x, {tuple(x.shape)}. "
-                f"Received: noise.shape={tuple(noise.shape)}"
-            )
         else:
+            check_noise(x, noise)
             noise = ops.cast(noise, x.dtype)
         noisy = self.forward.degrade(x, self.forward.levels(t), noise)
         losses = self.forward.loss(x, noisy, self._predict(noisy, t, training), t)
@@ -158,26 +154,23 @@ class UnifiedDiffusion(keras.Model):
         return mean_of_losses(self, x, y, y_pred, sample_weight)
 
     def fit(self, x=None, y=None, *arguments, **named):
-        y = self._targets(x, y, named.get("sample_weight"))
-        build_optimizer(self)
-        history = super().fit(x, y, *arguments, **named)
-        separate_averages(self)
-        return history
+        return checked_fit(self, super().fit, x, y, *arguments, **named)
 
     def evaluate(self, x=None, y=None, *arguments, **named):
-        y = self._targets(x, y, named.get("sample_weight"))
-        return super().evaluate(x, y, *arguments, **named)
+        return checked_evaluate(self, super().evaluate, x, y, *arguments, **named)
 
-    def _targets(self, x, y, sample_weight):
+    def _check_arrays(self, x, y):
         """Refuses what can be seen of arrays alone; of data sets the call sees dtype and shape."""
         if y is not None:
             raise ValueError(
                 f"The data are the targets. Expected no targets. Received: y={y!r:.80}"
             )
-        for each in [x.get("x"), x.get("noise")] if isinstance(x, dict) else [x]:
-            if hasattr(each, "shape") and hasattr(each, "dtype"):
-                self.forward.check_data(each, self.sample_shape)
-        return with_weights(None, sample_weight)
+        given = x if isinstance(x, dict) else {"x": x}
+        arrays = [each for each in (given.get("x"), given.get("noise")) if hasattr(each, "dtype")]
+        for each in arrays:
+            self.forward.check_data(each, self.sample_shape)
+        if len(arrays) == 2:
+            check_noise(*arrays)
 
     # === Sampling ===
     def restorer(self):
@@ -261,18 +254,16 @@ class UnifiedDiffusion(keras.Model):
         )
 
     def _start(self, n_or_start, rule, seed):
-        if len(getattr(n_or_start, "shape", ())) > 0 or isinstance(n_or_start, list | tuple):
-            start = self.forward.checked(n_or_start, "n_or_start")
+        def checked(start):
+            start = self.forward.checked(start, "n_or_start")
             self.forward.check_start(start, rule)
             self._state(start)
             return start
-        count, shape = whole("n_or_start", n_or_start), self.sample_shape
-        if shape is None or None in shape:
-            raise ValueError(
-                "The network does not say the shape of a sample. Expected a start of shape (n, ...)"
-                f". Received: n_or_start={n_or_start}, shape of a sample {shape}"
-            )
-        return self.forward.prior((count, *shape), seed)
+
+        def drawn(shape):
+            return self.forward.prior(shape, seed)
+
+        return first_state("n_or_start", n_or_start, self.sample_shape, checked, drawn)
 
     # === Saving ===
     def get_config(self):
@@ -292,3 +283,13 @@ class UnifiedDiffusion(keras.Model):
             for name in ("network", "forward")
         }
         return super().from_config({**config, **parts}, custom_objects)
+
+
+def check_noise(x, noise):
+    """Refuses noise that is not one for each sample of the data x, of the same shape."""
+    sizes = zip(x.shape, noise.shape, strict=False)
+    if len(x.shape) != len(noise.shape) or any(a != b and None not in (a, b) for a, b in sizes):
+        raise ValueError(
+            f"Expected noise of the shape of x, {tuple(x.shape)}. "
+            f"Received: noise.shape={tuple(noise.shape)}"
+        )

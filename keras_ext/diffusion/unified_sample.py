@@ -8,7 +8,7 @@ from keras_ext.diffusion.forward_processes import tokens
 from keras_ext.diffusion.forward_processes.forward_process import mixing_shares, stream
 from keras_ext.diffusion.linear_steps import call, over_rows
 from keras_ext.diffusion.noise import seed_pair
-from keras_ext.diffusion.sample_result import SampleResult, sampler
+from keras_ext.diffusion.sample_result import SampleResult, finite, first_bad, sampler
 from keras_ext.diffusion.schedule import Schedule
 
 
@@ -74,9 +74,10 @@ def unified_sample(
     def body(i, tensors, bad, row):
         (x,) = tensors
         x0, fine = _restored(restorer, forward, x, row[0], seed, i, conditions)
-        bad = ops.where(ops.logical_or(fine, bad >= 0), bad, ops.cast(i, "int32"))
         before, after = (tuple(row[3 + k * width + j] for j in range(width)) for k in range(2))
-        return (forward.hop(x0, x, before, after, rule, (row[1], row[2]), seed, i),), bad
+        return (forward.hop(x0, x, before, after, rule, (row[1], row[2]), seed, i),), first_bad(
+            fine, i, bad
+        )
 
     count = len(table)
     x, trajectory, bad = over_rows(body, (x,), table, np.arange(count), return_trajectory)
@@ -133,11 +134,11 @@ def _restored(restorer, forward, x, t, seed, i, conditions):
     """A guess of the data, and whether what the restorer gave is finite."""
     if forward.vocabulary_size is None:
         x0 = call(restorer, x, t, conditions)
-        return x0, ops.all(ops.isfinite(x0))
+        return x0, finite(x0)
     t = ops.broadcast_to(ops.cast(t, "float32"), ops.shape(x)[:1])
     logits = ops.convert_to_tensor(restorer(x, t, **(conditions or {})))
     logits = checked_logits(logits, x, forward.vocabulary_size)
-    possible = ops.all(ops.isfinite(ops.max(logits, axis=-1)))
+    possible = finite(ops.max(logits, axis=-1))
     fine = ops.logical_and(possible, ops.logical_not(ops.any(ops.isnan(logits))))
     return tokens.draw_tokens(logits, forward.mask_id, stream(seed, 4), i), fine
 

@@ -33,6 +33,10 @@ def noises(count, seed=0, schedule=EDM, start=1.0):
     return (schedule.beta_bar(start) * normal).astype("float32")
 
 
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
 def drawn(steps, seed=0, **arguments):
     """A predictor with random numbers."""
     predictor = AMEDPredictor(steps, **arguments)
@@ -173,22 +177,102 @@ def test_multistep_solvers_go_on_from_their_own_points(solver):
     assert np.all(np.isfinite(after) & (after != before))
 
 
+@pytest.fixture(scope="module")
+def fitted():
+    """Number of steps -> a predictor that was trained on the mixture, and the distance it leaves."""
+    denoiser, held_out = GMM5.denoiser(EDM), noises(500, seed=1)
+    exact = compiled(ode_sample, denoiser, EDM, 100, solver="rk4", denoise=False)(held_out).x
+
+    def error(sampler, steps, **settings):
+        run = compiled(sampler, denoiser, EDM, steps, denoise=False, **settings)
+        return np.linalg.norm(numpy(run(held_out).x) - numpy(exact), axis=1).mean()
+
+    found = {}
+    for steps in (3, 4, 6):
+        predictor = AMEDPredictor(steps)
+        trainer = trainer_of(predictor, inner_steps=7)
+        trainer.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 150)))
+        trainer.fit(np.tile(noises(300), (50, 1)), batch_size=100, verbose=0)
+        found[steps] = predictor, error(amed_sample, steps, predictor=predictor), error
+    return found
+
+
 @pytest.mark.slow
-def test_a_fitted_predictor_is_far_better_than_the_midpoint():
-    denoiser, noise = GMM5.denoiser(EDM), noises(500, seed=1)
-    reference = compiled(ode_sample, denoiser, EDM, 100, solver="rk4", denoise=False)(noise).x
-
-    def error(x):
-        return np.linalg.norm(np.asarray(x) - np.asarray(reference), axis=1).mean()
-
-    predictor = AMEDPredictor(3)
-    trainer = trainer_of(predictor, inner_steps=7)
-    trainer.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 120)))
-    trainer.fit(np.repeat(noises(300)[None], 40, 0).reshape(-1, 2), batch_size=100, verbose=0)
-    fitted = amed_sample(denoiser, EDM, noise, 3, predictor, denoise=False).x
+@pytest.mark.parametrize(("steps", "factor"), [(3, 5), (4, 5), (6, 3)])
+def test_a_fitted_predictor_is_far_better_than_the_midpoint_and_heun(fitted, steps, factor):
+    _, left, error = fitted[steps]
     for solver in ("midpoint", "heun"):
-        other = ode_sample(denoiser, EDM, noise, 3, solver, denoise=False).x
-        assert error(fitted) < error(other) / 5
+        assert left < error(ode_sample, steps, solver=solver) / factor
+
+
+@pytest.mark.slow
+def test_a_fitted_predictor_is_saved_and_loaded(fitted, tmp_path):
+    predictor, _, _ = fitted[4]
+    predictor.save(tmp_path / "predictor.keras")
+    loaded, x = keras.saving.load_model(tmp_path / "predictor.keras"), noises(5, seed=2)
+    arguments = GMM5.denoiser(EDM), EDM, x, 4
+    found, expected = (amed_sample(*arguments, each).x for each in (loaded, predictor))
+    np.testing.assert_array_equal(numpy(found), numpy(expected))
+    untrained = amed_sample(*arguments, AMEDPredictor(4)).x
+    assert np.abs(numpy(untrained) - numpy(expected)).max() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["dpm2", "ipndm"])
+def test_xla_trains_as_a_graph_does(solver):
+    tables = []
+    for jit_compile in (False, True):
+        predictor = drawn(3)
+        trainer = trainer_of(predictor, solver=solver, inner_steps=1)
+        trainer.compile(keras.optimizers.Adam(0.02), jit_compile=jit_compile)
+        logs = trainer.fit(noises(64), batch_size=32, shuffle=False, verbose=0).history
+        assert logs["nan_gradients"] == [0]
+        tables.append(numpy(predictor.table))
+    assert np.abs(tables[0] - numpy(drawn(3).table)).max() > 0.01
+    np.testing.assert_allclose(*tables, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_a_network_in_half_precision_trains_under_xla():
+    keras.utils.set_random_seed(1)
+    network = MLPDenoiser(2, 16, num_layers=1, dtype="mixed_float16")
+    rng = np.random.default_rng(0)
+    for weight in network.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape, scale=0.2))
+    model = DenoisingDiffusion(network, "cosine", "v")
+    predictor = drawn(2)
+    trainer = AMEDTrainer(model.denoiser(), "cosine", predictor, prediction="v", inner_steps=3)
+    trainer.compile(keras.optimizers.Adam(0.05), jit_compile=True)
+    start = float(COSINE.t_of_sigma(80.0))
+    logs = trainer.fit(noises(64, 0, COSINE, start), epochs=15, verbose=0, shuffle=False).history
+    assert logs["loss"][-1] < 0.8 * logs["loss"][0] and not any(logs["nan_gradients"])
+    assert keras.backend.standardize_dtype(predictor.table.dtype) == "float32"
+
+
+@pytest.mark.slow
+def test_two_replicas_train_one_predictor(two_replicas):
+    """The update is that of the whole batch on one device."""
+    found, losses, bad = two_replicas("diffusion.test_amed.on_two_replicas")
+    predictor = drawn(2)
+    trainer = trainer_of(predictor, standard_and_bent, inner_steps=1)
+    trainer.compile(keras.optimizers.SGD(1e-4), jit_compile=False)
+    expected = trainer.fit(noises(32), batch_size=32, epochs=3, shuffle=False, verbose=0).history
+    np.testing.assert_allclose(losses, expected["loss"], rtol=1e-4)
+    np.testing.assert_allclose(found, numpy(predictor.table), atol=1e-5)
+    assert bad == [0, 0, 0] and losses[-1] < losses[0]
+
+
+def standard_and_bent(x, t):
+    return standard(x, t) + 0.1 * ops.sin(x)
+
+
+def on_two_replicas(strategy):
+    with strategy.scope():
+        predictor = drawn(2)
+        trainer = trainer_of(predictor, standard_and_bent, inner_steps=1)
+        trainer.compile(keras.optimizers.SGD(1e-4), jit_compile=False)
+    logs = trainer.fit(noises(32), batch_size=32, epochs=3, shuffle=False, verbose=0).history
+    return numpy(predictor.table).tolist(), logs["loss"], logs["nan_gradients"]
 
 
 def test_nan_gradients_are_counted_and_left_out():

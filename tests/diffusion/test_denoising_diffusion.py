@@ -599,6 +599,44 @@ def test_bad_labels():
         model.sample(2, guidance=3.0)
 
 
+class NoStep(keras.callbacks.Callback):
+    """Training has not begun when it is told what is wrong."""
+
+    def on_train_begin(self, logs=None):
+        raise AssertionError("begun")
+
+
+def test_bad_validation_data_are_refused_before_the_first_step():
+    model, x = small(), points(4)
+    label, weights = LABELS[:4], np.ones(3)
+    model.compile("adam")
+    for validation, message in (
+        ((x, np.array([0, 1, 2, 4])), "from 0 to 2, or 3 for no class"),
+        ((x, label[:3]), r"shape \(4,\)"),
+        ((255 * x, label), "images / 127.5 - 1"),
+        (({"x": x[:, :1], "label": label},), r"shape \(b, 2\)"),
+        ((x * np.nan, label), "=nan"),
+        (x, "Expected labels: the network has classes"),
+        ((x, label, weights), "one weight for each sample.*4.*of 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, label, validation_data=validation, callbacks=[NoStep()], verbose=0)
+    with pytest.raises(ValueError, match="one weight for each sample"):
+        model.fit(x, label, sample_weight=weights, callbacks=[NoStep()], verbose=0)
+    with pytest.raises(ValueError, match="one weight for each sample"):
+        model.evaluate(x, label, 2, 0, weights)  # by place
+
+
+def test_weights_of_validation_data_count():
+    model, x, other = small(num_classes=None), points(), points(32, seed=1)
+    weights = (np.arange(32) < 5).astype("float32")
+    model.compile(keras.optimizers.SGD(0.0))
+    expected = model.evaluate(other, sample_weight=weights, verbose=0)
+    assert abs(expected / model.evaluate(other, verbose=0) - 1) > 0.01
+    history = model.fit(x, epochs=2, validation_data=(other, None, weights), verbose=0).history
+    np.testing.assert_allclose(history["val_loss"], expected, rtol=1e-6)
+
+
 def test_of_what_cannot_be_read_the_loss_is_nan():
     model, x, label = small(), points(4), np.array([0, 3, 4, -1])
     fine = [numpy(seems_fit(x, each, 3)).tolist() for each in (label, label[:, None])]

@@ -374,6 +374,13 @@ def test_averages_are_sampled():
 
 
 # === What is refused ===
+class NoStep(keras.callbacks.Callback):
+    """Training has not begun when it is told what is wrong."""
+
+    def on_train_begin(self, logs=None):
+        raise AssertionError("begun")
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -389,6 +396,8 @@ def test_bad_tokens(x, message):
     for refused in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match=message):
             refused(x, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        model.fit(chain_texts(4), validation_data=(x,), callbacks=[NoStep()], verbose=0)
 
 
 def test_of_what_cannot_be_read_the_loss_is_nan():
@@ -503,6 +512,16 @@ def test_noise_has_the_shape_of_the_data():
     model = point_model(Interpolate("data"))
     with pytest.raises(ValueError, match="noise of the shape of x"):
         model({"x": points(4), "noise": points(4)[:, :1]})
+    model.compile("adam")
+    fine, short = ({"x": points(4), "noise": points(count)} for count in (4, 3))
+    for refused in (
+        lambda: model.fit(short, verbose=0),
+        lambda: model.fit(fine, validation_data=short, callbacks=[NoStep()], verbose=0),
+    ):
+        with pytest.raises(ValueError, match=r"\(4, 2\).*shape=\(3, 2\)"):
+            refused()
+    with pytest.raises(ValueError, match="Expected no targets"):
+        model.fit(fine, validation_data=(fine, points(4)), callbacks=[NoStep()], verbose=0)
 
 
 def test_times_of_a_list_are_those_of_the_model():
