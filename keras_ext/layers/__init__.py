@@ -18,6 +18,7 @@ from keras_ext.layers.ntk_dense import NTKDense
 from keras_ext.layers.padding_mask import PaddingMask
 from keras_ext.layers.pair_classifier import PairClassifier
 from keras_ext.layers.pair_score import PairScore
+from keras_ext.layers.parallel_rnn import ParallelRNN
 from keras_ext.layers.pooling import Pooling
 from keras_ext.layers.position_embedding import PositionEmbedding
 from keras_ext.layers.ramped_residual import RampedResidual
@@ -50,6 +51,7 @@ __all__ = [
     "PaddingMask",
     "PairClassifier",
     "PairScore",
+    "ParallelRNN",
     "Pooling",
     "PositionEmbedding",
     "RMSNorm",
