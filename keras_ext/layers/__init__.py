@@ -12,6 +12,7 @@ from keras_ext.layers.group_norm import GroupNorm
 from keras_ext.layers.layer_norm import LayerNorm
 from keras_ext.layers.learnable_temperature import LearnableTemperature
 from keras_ext.layers.local_attention_mask import LocalAttentionMask
+from keras_ext.layers.minimal_gru import MinimalGRU
 from keras_ext.layers.mixed_chunk_attention import MixedChunkAttention
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.ntk_dense import NTKDense
@@ -45,6 +46,7 @@ __all__ = [
     "LayerNorm",
     "LearnableTemperature",
     "LocalAttentionMask",
+    "MinimalGRU",
     "MixedChunkAttention",
     "MultiHeadSelfAttention",
     "NTKDense",

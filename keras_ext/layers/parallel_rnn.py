@@ -18,7 +18,80 @@ TOLERANCES = {"float32": 1e-5, "float64": 1e-8}
 
 @keras.saving.register_keras_serializable(package="keras_ext")
 class ParallelRNN(keras.layers.RNN):
-    """DOC"""
+    """A recurrent layer that computes all steps at once, of any cell, by sweeps over the sequence.
+
+        x_t = f(u_t, x_{t-1}),  t = 1 ... n
+
+    Given a guess of all states, a sweep solves the linear recurrence
+
+        x_t = G_t x_{t-1} + h_t,  h_t = f(u_t, x'_{t-1}) - G_t x'_{t-1},  x' the guess
+
+    for the next, by `ops.linear_recurrence`, until no state changes by more than the tolerance. The
+    method says what G_t is:
+
+        "newton"    the derivative of f at x'_{t-1}: few sweeps, of O(d^3) a step (O(d) of a cell
+                    that is elementwise)
+        "diagonal"  its diagonal: cheaper to solve with, more sweeps
+        "picard"    0: no recurrence, as many sweeps as the state remembers steps
+        "fixed"     the derivative at a state and an input of zeros. It needs no derivatives, but
+                    converges for strongly contractive cells only, and explodes for others
+
+    After k sweeps the first k states are right whatever the method. Where the sweeps do not
+    converge, or give NaN, the states are computed one after the other: right, and slow. In eager
+    mode this warns; in a compiled function `fallbacks` tells. The gradient is exact for the states
+    that were found, by the recurrence of the adjoint at them, with the whole derivative whatever
+    the method; no sweep is stored for it.
+
+    It is a `keras.layers.RNN`: the cell, the weights, masks, `stateful` and what is returned are
+    the same. A masked step keeps the state and repeats the last output, which is 0 before the first
+    step, as in Keras on TensorFlow. Two weights that are not trained tell how it went:
+    `sweeps`, of the last call, and `fallbacks`, how many calls needed the loop.
+
+    The states are in float32 or float64 whatever the policy: a cell of a half-precision policy is
+    given the policy "float32". A cell whose unit i reads no state but its own can say so by an
+    attribute `elementwise = True`; if that is not true, the gradient is wrong.
+
+    Args:
+        cell: a cell, `keras.layers.SimpleRNNCell`, `GRUCell`, `LSTMCell`, one of yours, or a list of
+            cells. Its call must treat each row by itself; what it does to variables is not kept.
+        method: "newton", "diagonal", "picard" or "fixed".
+        tolerance: float, the largest change of a state that ends the sweeps, relative to the state
+            where that is above 1. Newton squares the error once more, what is left of the other
+            methods is larger. None: 1e-5, in float64 1e-8.
+        max_sweeps: int, sweeps before the loop takes over. None: 50.
+        return_sequences: bool, whether all outputs are returned, or the last.
+        return_state: bool, whether the last states are returned, too.
+        go_backwards: bool, whether the sequence is read from its end.
+
+    Call arguments:
+        inputs: (b, n, k).
+        mask: (b, n) bool, true = token.
+        initial_state: list of the states of the cell, (b, d) each. None: those of the cell.
+
+    Returns:
+        (b, n, d), or (b, d); with `return_state` also the states, (b, d) each.
+
+    Raises:
+        ValueError: for what is not a cell, a cell with dropout (its mask is that of one step), a
+            cell of several states that calls itself elementwise, an unknown method, a tolerance
+            that is not above 0, `max_sweeps` below 1, or unrolling.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x, cell = np.ones((2, 30, 3), "float32"), keras.layers.GRUCell(4)
+    >>> layer, loop = ParallelRNN(cell), keras.layers.RNN(cell, return_sequences=True)
+    >>> np.allclose(layer(x), loop(x), atol=1e-6)
+    True
+    >>> 1 < int(layer.sweeps) < 10, int(layer.fallbacks)
+    (True, 0)
+
+    Source: Yi Heng Lim, Qi Zhu, Joshua Selfridge and Muhammad Firmansyah Kasim, Parallelizing
+    non-linear sequential models over the sequence length, 2023, https://arxiv.org/abs/2309.12252;
+    Jianlin Su, 2023, https://kexue.fm/archives/9783; the diagonal method: Xavier Gonzalez, Andrew
+    Warrington, Jimmy T. H. Smith and Scott W. Linderman, Towards scalable and stable
+    parallelization of nonlinear RNNs, 2024, https://arxiv.org/abs/2407.19115
+    """
 
     def __init__(
         self,
@@ -59,8 +132,9 @@ class ParallelRNN(keras.layers.RNN):
         return self.add_weight(
             (),
             initializer="zeros",
-            dtype="int32",
+            dtype="float32",
             trainable=False,
+            autocast=False,
             aggregation="only_first_replica",
             name=name,
         )
@@ -87,8 +161,8 @@ class ParallelRNN(keras.layers.RNN):
         states, converged, count = parallel_states(
             steps, inputs, mask, initial, self.method, tolerance, self.max_sweeps or 50
         )
-        self.sweeps.assign(count)
-        self.fallbacks.assign(self.fallbacks + ops.cast(ops.logical_not(converged), "int32"))
+        self.sweeps.assign(ops.cast(count, "float32"))
+        self.fallbacks.assign(self.fallbacks + ops.cast(ops.logical_not(converged), "float32"))
         _warn(converged, count)
         return ops.cond(
             converged,
@@ -111,8 +185,10 @@ class ParallelRNN(keras.layers.RNN):
         return outputs[-1], ops.swapaxes(outputs, 0, 1), steps.split(states[-1])
 
     def get_config(self):
+        config = super().get_config()
+        config["cell"].pop("build_config", None)  # the layer builds its cell
         return {
-            **super().get_config(),
+            **config,
             "method": self.method,
             "tolerance": self.tolerance,
             "max_sweeps": self.max_sweeps,

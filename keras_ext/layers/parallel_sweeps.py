@@ -55,7 +55,9 @@ def parallel_states(steps, inputs, mask, initial, method, tolerance, max_sweeps)
 
     start = ops.broadcast_to(initial, (ops.shape(inputs)[0], *ops.shape(initial)))
     values = (ops.zeros((), "int32"), start, ops.zeros((), "bool"), ops.ones((), "bool"))
-    count, states, converged, _ = ops.while_loop(unsettled, one, values, maximum_iterations=max_sweeps)
+    count, states, converged, _ = ops.while_loop(
+        unsettled, one, values, maximum_iterations=max_sweeps
+    )
     return ops.stop_gradient(states), converged, count
 
 
@@ -85,7 +87,10 @@ def with_gradient(steps, inputs, mask, initial, states):
         l_t = dx_t + G_{t+1}^T l_{t+1}
 
     Args:
-        steps, inputs, mask, initial: see `parallel_states`.
+        steps: `CellSteps`.
+        inputs: (T, b, k).
+        mask: (T, b, 1) bool, or None.
+        initial: (b, d).
         states: (T, b, d), the solution.
 
     Returns:

@@ -37,7 +37,9 @@ def value_and_jacobian(function, x, elementwise=False):
         y, product = jax.vjp(function, x)
         if elementwise:
             return y, product(ops.ones_like(y))[0]
-        units = ops.broadcast_to(ops.eye(x.shape[-1], dtype=x.dtype)[:, None], (x.shape[-1], *x.shape))
+        units = ops.broadcast_to(
+            ops.eye(x.shape[-1], dtype=x.dtype)[:, None], (x.shape[-1], *x.shape)
+        )
         return y, ops.swapaxes(jax.vmap(product)(units)[0], 0, 1)
     if backend != "tensorflow":
         raise ValueError(
