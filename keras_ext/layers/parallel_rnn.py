@@ -44,7 +44,7 @@ class ParallelRNN(keras.layers.RNN):
 
     It is a `keras.layers.RNN`: the cell, the weights, masks, `stateful` and what is returned are
     the same. A masked step keeps the state and repeats the last output, which is 0 before the first
-    step, as in Keras on TensorFlow. Two weights that are not trained tell how it went:
+    step, as in Keras on TensorFlow (on JAX, Keras repeats the first state instead). Two weights that are not trained tell how it went:
     `sweeps`, of the last call, and `fallbacks`, how many calls needed the loop.
 
     The states are in float32 or float64 whatever the policy: a cell of a half-precision policy is

