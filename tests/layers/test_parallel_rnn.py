@@ -197,6 +197,9 @@ def test_nan_is_not_taken_for_converged_and_stays_where_the_loop_has_it():
     assert int(layer.fallbacks) == 1 and int(layer.sweeps) == 1
     np.testing.assert_allclose(outputs, to_numpy(loop(x, initial_state=states)[0]), atol=1e-6)
     assert np.isnan(outputs[1, 5:]).all() and np.isfinite(outputs[[0, 2]]).all()
+    with pytest.warns(UserWarning, match="gave NaN"):
+        layer(np.full_like(x, np.nan))  # no state is left that could still change
+    assert int(layer.fallbacks) == 2
     mask = np.ones(x.shape[:2], bool)
     mask[1, 5] = False
     assert np.isfinite(to_numpy(layer(x, initial_state=states, mask=mask)[0])).all()
