@@ -147,6 +147,21 @@ class AroundRow(LayerRow):
         return super().symbolic(subject, policy, shape)
 
 
+class RecurrentRow(LayerRow):
+    """A recurrent layer. A cell is built with it and serves one layer only."""
+
+    general = {**LayerRow.general, "return_state": True}
+
+    def make(self, policy="float32", **general):
+        cells = {
+            name: value.from_config(value.get_config())
+            for name, value in self.arguments.items()
+            if name == "cell"
+        }
+        arguments = {**self.arguments, **cells, **general}
+        return self.cls(**arguments, dtype=keras.DTypePolicy(policy))
+
+
 def by_name(inputs):
     """The inputs as a flat dict: the parts of a list are numbered."""
     flat = {}

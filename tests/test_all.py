@@ -20,6 +20,7 @@ from harness_kinds import (
     MetricRow,
     OptimizerRow,
     PartRow,
+    RecurrentRow,
     ScheduleRow,
 )
 
@@ -220,6 +221,33 @@ ROWS = [
         "other",
     ),
     LayerRow(layers.GatedAttentionUnit, {**UNIT, "self_attention": False}, THREE, "three"),
+    RecurrentRow(layers.ParallelRNN, {"cell": keras.layers.GRUCell(5)}, MASKED_HIDDEN),
+    RecurrentRow(
+        layers.ParallelRNN,
+        {
+            "cell": keras.layers.LSTMCell(5),
+            "method": "picard",
+            "tolerance": 1e-4,
+            "max_sweeps": 20,
+            "return_sequences": False,
+            "go_backwards": True,
+        },
+        MASKED_HIDDEN,
+        "other",
+    ),
+    RecurrentRow(layers.MinimalGRU, {"units": 5}, MASKED_HIDDEN),
+    RecurrentRow(
+        layers.MinimalGRU,
+        {
+            "units": 5,
+            "activation": "gelu_tanh",
+            "use_bias": False,
+            "kernel_initializer": UNIFORM,
+            "return_sequences": False,
+        },
+        MASKED_HIDDEN,
+        "other",
+    ),
     LayerRow(layers.NTKDense, {"units": 5}, HIDDEN),
     LayerRow(
         layers.NTKDense,

@@ -51,7 +51,9 @@ TENSORFLOW = {
     "training/chunk_loop.py",
 }
 # That compile or differentiate by TensorFlow or by JAX, whichever there is.
-BACKENDS = dict.fromkeys(("diffusion/autodiff.py", "diffusion/compiled.py"), {"tensorflow", "jax"})
+BACKENDS = dict.fromkeys(
+    ("diffusion/autodiff.py", "diffusion/compiled.py", "ops/jacobian.py"), {"tensorflow", "jax"}
+)
 IMPORTED_AS = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "pillow": "PIL"}
 EVERYWHERE = set(sys.stdlib_module_names)
 PACKAGE = sorted((ROOT / "keras_ext").rglob("*.py"))

@@ -13,12 +13,14 @@ from keras_ext.layers.group_norm import GroupNorm
 from keras_ext.layers.layer_norm import LayerNorm
 from keras_ext.layers.learnable_temperature import LearnableTemperature
 from keras_ext.layers.local_attention_mask import LocalAttentionMask
+from keras_ext.layers.minimal_gru import MinimalGRU
 from keras_ext.layers.mixed_chunk_attention import MixedChunkAttention
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.layers.ntk_dense import NTKDense
 from keras_ext.layers.padding_mask import PaddingMask
 from keras_ext.layers.pair_classifier import PairClassifier
 from keras_ext.layers.pair_score import PairScore
+from keras_ext.layers.parallel_rnn import ParallelRNN
 from keras_ext.layers.pooling import Pooling
 from keras_ext.layers.position_embedding import PositionEmbedding
 from keras_ext.layers.ramped_residual import RampedResidual
@@ -47,12 +49,14 @@ __all__ = [
     "LayerNorm",
     "LearnableTemperature",
     "LocalAttentionMask",
+    "MinimalGRU",
     "MixedChunkAttention",
     "MultiHeadSelfAttention",
     "NTKDense",
     "PaddingMask",
     "PairClassifier",
     "PairScore",
+    "ParallelRNN",
     "Pooling",
     "PositionEmbedding",
     "RMSNorm",

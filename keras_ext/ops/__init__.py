@@ -5,6 +5,7 @@ from keras_ext.ops.attention_scores import attention_scores
 from keras_ext.ops.deepnorm import deepnorm_constants
 from keras_ext.ops.factored_logsumexp import factored_logsumexp
 from keras_ext.ops.labels import first_occurrences, mask_labels, span_labels
+from keras_ext.ops.linear_recurrence import linear_recurrence
 from keras_ext.ops.masking import (
     MASKED,
     float32_scores,
@@ -65,6 +66,7 @@ __all__ = [
     "float32_scores",
     "get_attention_scale",
     "is_masked",
+    "linear_recurrence",
     "mask_labels",
     "mask_scores",
     "mask_value",

@@ -1,0 +1,75 @@
+"""A cell of a recurrent layer, called on many steps at once."""
+
+import itertools
+
+import keras
+from keras import ops, tree
+
+from keras_ext.ops.jacobian import value_and_jacobian
+
+
+class CellSteps:
+    """A cell as a function of all steps, its states side by side in one.
+
+        y_t, x_t = cell(u_t, x_{t-1})
+
+    Args:
+        cell: built `keras.layers.Layer` with `state_size`.
+        **arguments: of the cell's call, such as `training`.
+    """
+
+    def __init__(self, cell, **arguments):
+        self.cell = cell
+        self.arguments = arguments
+        self.sizes = tree.flatten(cell.state_size)
+        self.elementwise = getattr(cell, "elementwise", False)
+
+    def call(self, inputs, states):
+        """Outputs and next states.
+
+        Args:
+            inputs: (..., b, k).
+            states: (..., b, d).
+
+        Returns:
+            (..., b, o) outputs, or None where they are the first of the next states; and (..., b, d).
+        """
+        rows = ops.reshape(states, (-1, sum(self.sizes)))
+        outputs, new = self._rows(ops.reshape(inputs, (-1, inputs.shape[-1])), rows)
+        lead = ops.shape(states)[:-1]
+        if outputs is not None:
+            outputs = ops.reshape(outputs, (*lead, outputs.shape[-1]))
+        return outputs, ops.reshape(new, (*lead, sum(self.sizes)))
+
+    def jacobian(self, inputs, states):
+        """The next states and their derivative, (..., b, d, d), or (..., b, d) if it is diagonal.
+
+        No gradient passes.
+        """
+        inputs, states = ops.stop_gradient(inputs), ops.stop_gradient(states)
+        u = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        x = ops.reshape(states, (-1, sum(self.sizes)))
+        with self.frozen():
+            new, jacobian = value_and_jacobian(lambda x: self._rows(u, x)[1], x, self.elementwise)
+        lead = ops.shape(states)
+        return ops.reshape(new, lead), ops.reshape(jacobian, (*lead, *jacobian.shape[2:]))
+
+    def frozen(self):
+        """A scope in which no gradient reaches the weights of the cell."""
+        return keras.StatelessScope([(v, ops.stop_gradient(v.value)) for v in self.cell.variables])
+
+    def join(self, states):
+        """One tensor of the states of a cell, in the dtype that the cell computes in."""
+        states = [ops.cast(state, self.cell.compute_dtype) for state in tree.flatten(states)]
+        return ops.concatenate(states, axis=-1) if len(states) > 1 else states[0]
+
+    def split(self, states):
+        """The states as the cell has them, in a list."""
+        size, ends = self.cell.state_size, itertools.accumulate(self.sizes)
+        parts = [states[..., end - n : end] for n, end in zip(self.sizes, ends, strict=True)]
+        return tree.pack_sequence_as([size] if isinstance(size, int) else list(size), parts)
+
+    def _rows(self, inputs, states):
+        outputs, new = self.cell(inputs, self.split(states), **self.arguments)
+        first = tree.flatten(new)[0]
+        return None if outputs is first else outputs, self.join(new)
