@@ -44,8 +44,9 @@ class ParallelRNN(keras.layers.RNN):
 
     It is a `keras.layers.RNN`: the cell, the weights, masks, `stateful` and what is returned are
     the same. A masked step keeps the state and repeats the last output, which is 0 before the first
-    step, as in Keras on TensorFlow (on JAX, Keras repeats the first state instead). Two weights that are not trained tell how it went:
-    `sweeps`, of the last call, and `fallbacks`, how many calls needed the loop.
+    step, as in Keras on TensorFlow (on JAX, Keras repeats the first state instead). Two variables
+    tell how it went: `sweeps`, of the last call, and `fallbacks`, how many calls needed the loop.
+    They are no weights, and are not saved: `set_weights` takes those of a `keras.layers.RNN`.
 
     The states are in float32 or float64 whatever the policy: a cell of a half-precision policy is
     given the policy "float32". A cell whose unit i reads no state but its own can say so by an
@@ -138,6 +139,21 @@ class ParallelRNN(keras.layers.RNN):
             aggregation="only_first_replica",
             name=name,
         )
+
+    @property
+    def weights(self):
+        """Those of a `keras.layers.RNN` of this cell: what counts sweeps is none of them."""
+        counters = self._counters()
+        return [weight for weight in super().weights if id(weight) not in counters]
+
+    def _counters(self):
+        return {id(getattr(self, name, None)) for name in ("sweeps", "fallbacks")}
+
+    def save_own_variables(self, store):
+        """Nothing: the cell saves its weights, and counters begin anew."""
+
+    def load_own_variables(self, store):
+        """Nothing."""
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         """What `keras.layers.RNN` calls for the loop over the steps."""

@@ -283,3 +283,15 @@ def test_two_states_cannot_be_elementwise():
     cell.state_size = [3, 3]
     with pytest.raises(ValueError, match="Expected one state"):
         ParallelRNN(cell)
+
+
+def test_weights_are_those_of_the_loop(rng):
+    """They are set from it and saved for it, also where the counters have counted."""
+    x = rng.normal(size=(2, LENGTH, 3)).astype("float32")
+    loop = keras.layers.RNN(keras.layers.GRUCell(4), return_sequences=True)
+    layer = ParallelRNN(keras.layers.GRUCell(4))
+    layer(x), loop(x)
+    layer.set_weights(loop.get_weights())
+    np.testing.assert_allclose(to_numpy(layer(x)), to_numpy(loop(x)), atol=1e-5)
+    assert len(layer.weights) == len(loop.weights)
+    assert len(layer.variables) == len(loop.variables) + 2
