@@ -1,4 +1,5 @@
 import math
+from itertools import starmap
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ from keras_ext.ops.quantised import (
     checked_indices,
     known_or_nan,
     marked_indices,
+    outputs_of,
     straight_through,
 )
 from keras_ext.ops.settings import whole
@@ -46,10 +48,11 @@ class FSQ(keras.layers.Layer):
         inputs: (..., k) for k levels, floats.
         mask: bool, of the first axes of the inputs, such as (b, n), or None.
         return_indices: bool. Defaults to False.
+        return_loss: bool, as of quantisers that have a loss. Defaults to False.
 
     Returns:
-        (..., k) codes, float32; with `return_indices` a pair of these and indices (...) int32,
-        which are -1 where the mask hides.
+        (..., k) codes, float32; with `return_indices` a tuple of these and indices (...) int32,
+        which are -1 where the mask hides, and with `return_loss` the loss as the last, 0.
 
     Raises:
         ValueError: for levels below 2, 2 with "tanh" (the two meet at atanh(0.999) = 3.8, so that
@@ -107,13 +110,12 @@ class FSQ(keras.layers.Layer):
                 f"Received: shape={tuple(shape)}, levels={self.levels}"
             )
 
-    def call(self, inputs, mask=None, return_indices=False):
+    def call(self, inputs, mask=None, return_indices=False, return_loss=False):
         bounded = self.bound(inputs)
         digits = self.digits(bounded)
         codes = straight_through(self._codes(digits), bounded)
-        if not return_indices:
-            return codes
-        return codes, marked_indices(self._indices(digits), mask)
+        indices = marked_indices(self._indices(digits), mask)
+        return outputs_of(codes, indices, ops.zeros(()), return_indices, return_loss)
 
     def bound(self, inputs):
         """What is rounded, in the units of the codes: (..., k) float32, of about -1 to 1."""
@@ -172,10 +174,10 @@ class FSQ(keras.layers.Layer):
         self._check_width(input_shape)
         return tuple(input_shape)
 
-    def compute_output_spec(self, inputs, mask=None, return_indices=False):
+    def compute_output_spec(self, inputs, mask=None, return_indices=False, return_loss=False):
         shape = self.compute_output_shape(inputs.shape)
-        codes = keras.KerasTensor(shape, "float32")
-        return (codes, keras.KerasTensor(shape[:-1], "int32")) if return_indices else codes
+        specs = [(shape, "float32"), (shape[:-1], "int32"), ((), "float32")]
+        return outputs_of(*starmap(keras.KerasTensor, specs), return_indices, return_loss)
 
     def get_config(self):
         return {**super().get_config(), "levels": self.levels, "mode": self.mode}

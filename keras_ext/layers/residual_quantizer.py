@@ -1,10 +1,12 @@
+from itertools import starmap
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_ext.layers.fsq import FSQ
 from keras_ext.layers.vector_quantizer import GRADIENTS, VectorQuantizer
-from keras_ext.ops.quantised import marked_indices
+from keras_ext.ops.quantised import marked_indices, outputs_of
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -31,10 +33,12 @@ class ResidualQuantizer(keras.layers.Layer):
         mask: bool, of the first axes of the inputs, such as (b, n), or None.
         training: bool, whether codebooks learn.
         return_indices: bool. Defaults to False.
+        return_loss: bool, whether the sum of the losses is returned and not added: see
+            `VectorQuantizer`. Defaults to False.
 
     Returns:
-        (..., d), float32; with `return_indices` a pair of these and indices (..., stages) int32,
-        which are -1 where the mask hides.
+        (..., d), float32; with `return_indices` a tuple of these and indices (..., stages) int32,
+        which are -1 where the mask hides, and with `return_loss` the loss as the last.
 
     Raises:
         ValueError: for no quantisers, one that comes twice, those of two kinds or widths, "cosine",
@@ -76,16 +80,21 @@ class ResidualQuantizer(keras.layers.Layer):
             if not quantizer.built:
                 quantizer.build(input_shape)
 
-    def call(self, inputs, mask=None, training=None, return_indices=False):
+    def call(self, inputs, mask=None, training=None, return_indices=False, return_loss=False):
+        losses = [ops.zeros(())]
+
         def stage(quantizer, rest):
             if isinstance(quantizer, FSQ):
                 code, index = quantizer.nearest(rest)
                 return code, marked_indices(index, mask)
-            return quantizer(rest, mask=mask, training=training, return_indices=True)
+            flags = {"training": training, "return_indices": True, "return_loss": return_loss}
+            code, index, *loss = quantizer(rest, mask=mask, **flags)
+            losses.extend(loss)
+            return code, index
 
         z, codes, indices = self._stages(inputs, stage)
         output = GRADIENTS[self.gradient](codes, z)
-        return (output, indices) if return_indices else output
+        return outputs_of(output, indices, sum(losses), return_indices, return_loss)
 
     def _stages(self, inputs, stage):
         """What is quantised, the sum of the codes, and the indices, (..., stages)."""
@@ -144,11 +153,13 @@ class ResidualQuantizer(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return self.quantizers[0].compute_output_shape(input_shape)
 
-    def compute_output_spec(self, inputs, mask=None, training=None, return_indices=False):
+    def compute_output_spec(
+        self, inputs, mask=None, training=None, return_indices=False, return_loss=False
+    ):
         shape = self.compute_output_shape(inputs.shape)
-        codes, stages = keras.KerasTensor(shape, "float32"), len(self.quantizers)
-        indices = keras.KerasTensor((*shape[:-1], stages), "int32")
-        return (codes, indices) if return_indices else codes
+        places = (*shape[:-1], len(self.quantizers))
+        specs = [(shape, "float32"), (places, "int32"), ((), "float32")]
+        return outputs_of(*starmap(keras.KerasTensor, specs), return_indices, return_loss)
 
     def get_config(self):
         quantizers = [keras.saving.serialize_keras_object(each) for each in self.quantizers]

@@ -1,3 +1,5 @@
+from itertools import starmap
+
 import keras
 from keras import ops
 
@@ -7,6 +9,7 @@ from keras_ext.ops.quantised import (
     checked_indices,
     known_or_nan,
     marked_indices,
+    outputs_of,
     rotation_trick,
     straight_through,
     visible_positions,
@@ -69,10 +72,12 @@ class VectorQuantizer(keras.layers.Layer):
         mask: bool, of the first axes of the inputs, such as (b, n), or None.
         training: bool, whether the codebook learns.
         return_indices: bool. Defaults to False.
+        return_loss: bool, whether the loss is returned and not added. On several replicas Keras
+            mixes up losses that are added by a layer whose state changes. Defaults to False.
 
     Returns:
-        (..., d) codes, float32; with `return_indices` a pair of these and indices (...) int32,
-        which are -1 where the mask hides.
+        (..., d) codes, float32; with `return_indices` a tuple of these and indices (...) int32,
+        which are -1 where the mask hides, and with `return_loss` the loss as the last.
 
     Raises:
         ValueError: for sizes below 1, an unknown choice, a number out of range, another width than
@@ -144,7 +149,7 @@ class VectorQuantizer(keras.layers.Layer):
     def build(self, input_shape):
         self._check_width(input_shape)
         shape = (self.codes, self.dim)
-        self.base = self._state(shape, self.codebook_initializer, "codebook")
+        self.base = self._state(shape, self._first_codes, "codebook")
         self.counts = self._state((self.codes,), "ones", "counts")
         if self.update == "ema":
             self.sums = self._state(shape, lambda *_, **__: ops.copy(self.base), "sums")
@@ -152,6 +157,10 @@ class VectorQuantizer(keras.layers.Layer):
             self.shift = self._state(shape, "zeros", "shift", trainable=True)
         if self.kmeans_steps is not None:
             self.started = self._state((), "zeros", "started")
+
+    def _first_codes(self, shape, dtype=None):
+        codes = self.codebook_initializer(shape, dtype)
+        return unit_vectors(codes) if self.distance == "cosine" else codes
 
     def _state(self, shape, initializer, name, trainable=False):
         return self.add_weight(
@@ -168,7 +177,7 @@ class VectorQuantizer(keras.layers.Layer):
         if shape[-1] != self.dim:
             raise ValueError(f"Expected vectors (..., {self.dim}). Received: shape={tuple(shape)}")
 
-    def call(self, inputs, mask=None, training=None, return_indices=False):
+    def call(self, inputs, mask=None, training=None, return_indices=False, return_loss=False):
         z = self._vectors(inputs)
         rows = ops.reshape(z, (-1, self.dim))
         weights = ops.reshape(visible_positions(mask, ops.shape(z)[:-1]), (-1,))
@@ -179,13 +188,14 @@ class VectorQuantizer(keras.layers.Layer):
         codebook = self.codebook()
         indices = nearest_code(rows, codebook)
         codes = ops.take(codebook, indices, axis=0)
-        self._add_losses(rows, codes, weights)
+        loss = self._loss(rows, codes, weights)
         if learning:
             self._learn(ops.stop_gradient(rows), indices, weights, drawn)
+        if not return_loss:
+            self.add_loss(loss)
         output = GRADIENTS[self.gradient](ops.reshape(codes, ops.shape(z)), z)
-        if not return_indices:
-            return output
-        return output, marked_indices(ops.reshape(indices, ops.shape(z)[:-1]), mask)
+        indices = marked_indices(ops.reshape(indices, ops.shape(z)[:-1]), mask)
+        return outputs_of(output, indices, loss, return_indices, return_loss)
 
     def _vectors(self, inputs):
         """The inputs as they are compared, (..., d) float32."""
@@ -193,8 +203,8 @@ class VectorQuantizer(keras.layers.Layer):
         self._check_width(z.shape)
         return unit_vectors(z) if self.distance == "cosine" else z
 
-    def _add_losses(self, rows, codes, weights):
-        """Adds the loss of a replica: the mean over its share of the positions of all."""
+    def _loss(self, rows, codes, weights):
+        """The loss of a replica: those of all have the mean over the positions of all."""
         total = ops.sum(weights)
         if (replica_count() or 1) > 1:
             total = sum_over_replicas([total])[0] / replica_count()
@@ -206,7 +216,7 @@ class VectorQuantizer(keras.layers.Layer):
         loss = self.commitment * mean(rows, ops.stop_gradient(codes))
         if self.update == "loss":
             loss += self.codebook_loss * mean(ops.stop_gradient(rows), codes)
-        self.add_loss(loss)
+        return loss
 
     def _drawn(self, rows, weights):
         """Rows of all replicas, their weights, and random numbers."""
@@ -215,7 +225,7 @@ class VectorQuantizer(keras.layers.Layer):
 
     def _start(self, rows, weights, noise):
         """Makes the codebook of the first batch that has anything to see."""
-        base, started = ops.convert_to_tensor(self.base), self.started > 0
+        base, started = ops.copy(self.base), self.started > 0
         leave = ops.logical_or(started, ops.sum(weights) == 0)
         unit = self.distance == "cosine"
         base = ops.cond(
@@ -225,8 +235,8 @@ class VectorQuantizer(keras.layers.Layer):
         )
         self.base.assign(base)
         if self.update == "ema":
-            self.sums.assign(ops.where(leave, self.sums, base))
-        self.started.assign(ops.where(leave, self.started, 1.0))
+            self.sums.assign(ops.where(leave, ops.copy(self.sums), base))
+        self.started.assign(ops.where(leave, ops.copy(self.started), 1.0))
 
     def _learn(self, rows, indices, weights, drawn):
         """Moves averages towards the batch, and with them the codes of "ema"; draws dead ones."""
@@ -238,7 +248,7 @@ class VectorQuantizer(keras.layers.Layer):
             smooth = (counts + self.epsilon) / (total + self.codes * self.epsilon) * total
             base = sums / smooth[:, None]
         else:
-            base = ops.convert_to_tensor(self.base)
+            base = ops.copy(self.base)
         if self.threshold_dead:
             mean = total / self.codes
             dead = ops.logical_and(counts < self.threshold_dead * mean, ops.sum(drawn[1]) > 0)
@@ -247,7 +257,7 @@ class VectorQuantizer(keras.layers.Layer):
             if self.update == "ema":
                 sums = ops.where(dead[:, None], fresh * mean, sums)
             else:
-                fresh = fresh - ops.stop_gradient(self.shift)
+                fresh = fresh - ops.copy(self.shift)
             base = ops.where(dead[:, None], fresh, base)
         self.counts.assign(counts)
         self.base.assign(base)
@@ -286,7 +296,7 @@ class VectorQuantizer(keras.layers.Layer):
     def codebook(self):
         """All codes, (codes, d) float32; of "cosine" unit vectors."""
         self._built()
-        base = ops.convert_to_tensor(self.base)
+        base = ops.copy(self.base)
         codebook = base + self.shift if self.update == "loss" else base
         return unit_vectors(codebook) if self.distance == "cosine" else codebook
 
@@ -298,10 +308,12 @@ class VectorQuantizer(keras.layers.Layer):
         self._check_width(input_shape)
         return tuple(input_shape)
 
-    def compute_output_spec(self, inputs, mask=None, training=None, return_indices=False):
+    def compute_output_spec(
+        self, inputs, mask=None, training=None, return_indices=False, return_loss=False
+    ):
         shape = self.compute_output_shape(inputs.shape)
-        codes = keras.KerasTensor(shape, "float32")
-        return (codes, keras.KerasTensor(shape[:-1], "int32")) if return_indices else codes
+        specs = [(shape, "float32"), (shape[:-1], "int32"), ((), "float32")]
+        return outputs_of(*starmap(keras.KerasTensor, specs), return_indices, return_loss)
 
     def get_config(self):
         return {

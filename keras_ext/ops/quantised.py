@@ -164,3 +164,25 @@ def marked_indices(indices, mask):
     if mask is None:
         return indices
     return ops.where(visible_positions(mask, ops.shape(indices)) > 0, indices, -1)
+
+
+def outputs_of(codes, indices, loss, return_indices, return_loss):
+    """What a quantiser gives: codes, and as the next ones of a tuple what was asked for.
+
+    Args:
+        codes: tensor.
+        indices: tensor.
+        loss: scalar.
+        return_indices: bool.
+        return_loss: bool.
+
+    Returns:
+        The codes, or a tuple of two or three.
+
+    Example:
+
+    >>> outputs_of("codes", "indices", 0.0, return_indices=True, return_loss=False)
+    ('codes', 'indices')
+    """
+    found = (codes, *[indices] * bool(return_indices), *[loss] * bool(return_loss))
+    return found if len(found) > 1 else codes

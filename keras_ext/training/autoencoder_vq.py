@@ -2,6 +2,7 @@ import keras
 from keras import ops
 from keras.saving import deserialize_keras_object, serialize_keras_object
 
+from keras_ext.ops.replicas import replica_count
 from keras_ext.training.code_statistics import CodeStatistic, perplexity, usage
 
 
@@ -24,7 +25,7 @@ class AutoencoderVQ(keras.Model):
     Args:
         encoder: `keras.Model` that has its weights, from data (b, ...) to vectors (b, ..., d).
         quantizer: `keras_ext.layers.FSQ`, `VectorQuantizer`, `ResidualQuantizer`, or a layer with
-            their `dim`, `num_codes`, `encode`, `decode` and `return_indices`.
+            their `dim`, `num_codes`, `encode`, `decode`, `return_indices` and `return_loss`.
         decoder: `keras.Model` that has its weights, from vectors (b, ..., d) to data (b, ...).
         **kwargs: of `keras.Model`. `dtype` defaults to the policy of the encoder.
 
@@ -33,7 +34,8 @@ class AutoencoderVQ(keras.Model):
         training: bool.
 
     Returns:
-        The reconstruction (b, ...); or a dict of `reconstruction` and `indices`.
+        The reconstruction (b, ...); or a dict of `reconstruction`, `indices` and the `loss` of the
+        quantiser, which is not added to the losses of the model then.
 
     Raises:
         ValueError: for an encoder or decoder without weights or with several inputs or outputs,
@@ -91,9 +93,13 @@ class AutoencoderVQ(keras.Model):
     def call(self, inputs, training=None):
         detailed = isinstance(inputs, dict)
         z = self._vectors(inputs["x"] if detailed else inputs, training)
-        codes, indices = self.quantizer(z, training=training, return_indices=True)
+        if not detailed:
+            return self._reconstructed(self.quantizer(z, training=training), training)
+        # Not by `add_loss`: Keras would mix up those of several replicas.
+        flags = {"training": training, "return_indices": True, "return_loss": True}
+        codes, indices, loss = self.quantizer(z, **flags)
         x = self._reconstructed(codes, training)
-        return {"reconstruction": x, "indices": indices} if detailed else x
+        return {"reconstruction": x, "indices": indices, "loss": loss}
 
     def _vectors(self, x, training=False):
         z = self.encoder(x, training=training)
@@ -147,15 +153,16 @@ class AutoencoderVQ(keras.Model):
         return super().test_step(*arguments[:-1], _detailed(arguments[-1]))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        y, y_pred, _ = _compared(x, y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        y, x_again, details = _compared(x, y, y_pred)
+        loss = super().compute_loss(x, y, x_again, sample_weight, training)
+        return loss + details.get("loss", 0.0) / (replica_count() or 1)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y, y_pred, indices = _compared(x, y, y_pred)
-        if indices is not None:
+        y, x_again, details = _compared(x, y, y_pred)
+        if "indices" in details:
             for statistic in self.code_statistics:
-                statistic.update_state(indices)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+                statistic.update_state(details["indices"])
+        return super().compute_metrics(x, y, x_again, sample_weight)
 
     # Keras drops weights of samples that have no target.
     def fit(self, x=None, y=None, *arguments, **named):
@@ -195,11 +202,10 @@ def _detailed(data):
 
 
 def _compared(x, y, y_pred):
-    """Target, reconstruction and indices, where there are any, of what a step has."""
+    """Target, reconstruction, and what else a step has, a dict."""
+    details = y_pred if isinstance(y_pred, dict) else {"reconstruction": y_pred}
     x = x["x"] if isinstance(x, dict) else x
-    if isinstance(y_pred, dict):
-        return x if y is None else y, y_pred["reconstruction"], y_pred["indices"]
-    return x if y is None else y, y_pred, None
+    return x if y is None else y, details["reconstruction"], details
 
 
 def _check_network(name, network):

@@ -31,7 +31,8 @@ class CodeStatistic(keras.metrics.Metric):
 
     def result(self):
         """The mean of the statistic over stages."""
-        return sum(self.statistic(counts) for counts in self.counts) / len(self.counts)
+        counts = map(ops.copy, self.counts)
+        return sum(map(self.statistic, counts)) / len(self.counts)
 
 
 def usage(counts):
@@ -42,5 +43,5 @@ def usage(counts):
 def perplexity(counts):
     """exp of the entropy of the codes: how many there would be if they were all as frequent."""
     total = ops.maximum(ops.sum(counts), 1.0)
-    shares = ops.convert_to_tensor(counts) / total
+    shares = counts / total
     return ops.exp(-ops.sum(shares * ops.log(ops.maximum(shares, 1e-30))))
