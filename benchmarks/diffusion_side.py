@@ -3,10 +3,10 @@
 python diffusion_side.py '{"side": "keras_ext/graph", "jobs": ["ddim", ...], "sizes": {...}}'
 """
 
-import importlib
 import importlib.util
 import json
 import sys
+from importlib.metadata import version
 
 import numpy as np
 from sides import serve
@@ -266,7 +266,7 @@ def main(sides=None):
     for function in functions:
         function()
         function()
-    versions = {name: importlib.import_module(name).__version__ for name in make.packages}
+    versions = {name: version(name) for name in make.packages}
     serve(functions, {"weights": side.weights, "versions": versions}, [1] * len(functions))
 
 
