@@ -3,10 +3,10 @@
 python diffusion_side.py '{"side": "keras_ext/graph", "jobs": ["ddim", ...], "sizes": {...}}'
 """
 
+import importlib
 import importlib.util
 import json
 import sys
-from importlib.metadata import version
 
 import numpy as np
 from sides import serve
@@ -266,7 +266,8 @@ def main(sides=None):
     for function in functions:
         function()
         function()
-    versions = {name: version(name) for name in make.packages}
+    modules = {name: importlib.import_module(name) for name in make.packages}
+    versions = {name: getattr(module, "__version__", "") for name, module in modules.items()}
     serve(functions, {"weights": side.weights, "versions": versions}, [1] * len(functions))
 
 
