@@ -1,5 +1,4 @@
 import math
-from itertools import starmap
 
 import keras
 import numpy as np
@@ -10,9 +9,10 @@ from keras_ext.ops.quantised import (
     known_or_nan,
     marked_indices,
     outputs_of,
+    specs_of,
     straight_through,
 )
-from keras_ext.ops.settings import whole
+from keras_ext.ops.settings import one_of, whole
 
 MODES = ("tanh", "sigmoid")
 MARGIN = 1e-3  # by how much more than its levels a channel may span, so that all can be reached
@@ -176,8 +176,7 @@ class FSQ(keras.layers.Layer):
 
     def compute_output_spec(self, inputs, mask=None, return_indices=False, return_loss=False):
         shape = self.compute_output_shape(inputs.shape)
-        specs = [(shape, "float32"), (shape[:-1], "int32"), ((), "float32")]
-        return outputs_of(*starmap(keras.KerasTensor, specs), return_indices, return_loss)
+        return specs_of(shape, shape[:-1], return_indices, return_loss)
 
     def get_config(self):
         return {**super().get_config(), "levels": self.levels, "mode": self.mode}
@@ -185,8 +184,7 @@ class FSQ(keras.layers.Layer):
 
 def _checked_levels(levels, mode):
     """The levels as Python ints."""
-    if mode not in MODES:
-        raise ValueError(f"Unknown mode, expected one of {MODES}. Received: {mode=}")
+    one_of("mode", mode, MODES)
     levels = [whole("levels", each, least=2) for each in levels]
     if not levels:
         raise ValueError(f"Expected the levels of at least one channel. Received: {levels=}")

@@ -1,12 +1,10 @@
-from itertools import starmap
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_ext.layers.fsq import FSQ
-from keras_ext.layers.vector_quantizer import GRADIENTS, VectorQuantizer
-from keras_ext.ops.quantised import marked_indices, outputs_of
+from keras_ext.layers.vector_quantizer import VectorQuantizer
+from keras_ext.ops.quantised import GRADIENTS, marked_indices, outputs_of, specs_of
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -158,8 +156,7 @@ class ResidualQuantizer(keras.layers.Layer):
     ):
         shape = self.compute_output_shape(inputs.shape)
         places = (*shape[:-1], len(self.quantizers))
-        specs = [(shape, "float32"), (places, "int32"), ((), "float32")]
-        return outputs_of(*starmap(keras.KerasTensor, specs), return_indices, return_loss)
+        return specs_of(shape, places, return_indices, return_loss)
 
     def get_config(self):
         quantizers = [keras.saving.serialize_keras_object(each) for each in self.quantizers]

@@ -1,26 +1,23 @@
-from itertools import starmap
-
 import keras
 from keras import ops
 
-from keras_ext.ops.k_means import k_means, random_rows, sums_by_code
+from keras_ext.ops.k_means import k_means, random_rows, smoothed_means, sums_by_code
 from keras_ext.ops.nearest_code import nearest_code
 from keras_ext.ops.quantised import (
+    GRADIENTS,
     checked_indices,
     known_or_nan,
     marked_indices,
     outputs_of,
-    rotation_trick,
-    straight_through,
+    specs_of,
     visible_positions,
 )
 from keras_ext.ops.replicas import gather_over_replicas, replica_count, sum_over_replicas
-from keras_ext.ops.settings import number, whole
+from keras_ext.ops.settings import number, one_of, share, whole
 from keras_ext.ops.similarity import unit_vectors
 
 UPDATES = ("ema", "loss")
 DISTANCES = ("l2", "cosine")
-GRADIENTS = {"straight_through": straight_through, "rotation": rotation_trick}
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -115,16 +112,16 @@ class VectorQuantizer(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.codes = whole("codes", codes)
         self.dim = whole("dim", dim)
-        self.update = _one_of("update", update, UPDATES)
-        self.decay = _share("decay", decay)
+        self.update = one_of("update", update, UPDATES)
+        self.decay = share("decay", decay)
         self.commitment = number("commitment", commitment)
         self.codebook_loss = number("codebook_loss", codebook_loss)
-        self.distance = _one_of("distance", distance, DISTANCES)
-        self.gradient = _one_of("gradient", gradient, tuple(GRADIENTS))
-        self.kmeans_steps = (
-            None if kmeans_steps is None else whole("kmeans_steps", kmeans_steps, least=0)
-        )
-        self.threshold_dead = _share("threshold_dead", threshold_dead)
+        self.distance = one_of("distance", distance, DISTANCES)
+        self.gradient = one_of("gradient", gradient, tuple(GRADIENTS))
+        self.kmeans_steps = kmeans_steps
+        if kmeans_steps is not None:
+            self.kmeans_steps = whole("kmeans_steps", kmeans_steps, least=0)
+        self.threshold_dead = share("threshold_dead", threshold_dead)
         self.epsilon = number("epsilon", epsilon)
         if min(self.commitment, self.codebook_loss) < 0 or self.epsilon <= 0:
             raise ValueError(
@@ -227,12 +224,8 @@ class VectorQuantizer(keras.layers.Layer):
         """Makes the codebook of the first batch that has anything to see."""
         base, started = ops.copy(self.base), self.started > 0
         leave = ops.logical_or(started, ops.sum(weights) == 0)
-        unit = self.distance == "cosine"
-        base = ops.cond(
-            leave,
-            lambda: base,
-            lambda: k_means(rows, weights, noise, self.codes, self.kmeans_steps, unit),
-        )
+        settings = (self.codes, self.kmeans_steps, self.distance == "cosine")
+        base = ops.cond(leave, lambda: base, lambda: k_means(rows, weights, noise, *settings))
         self.base.assign(base)
         if self.update == "ema":
             self.sums.assign(ops.where(leave, ops.copy(self.sums), base))
@@ -241,27 +234,22 @@ class VectorQuantizer(keras.layers.Layer):
     def _learn(self, rows, indices, weights, drawn):
         """Moves averages towards the batch, and with them the codes of "ema"; draws dead ones."""
         counts, sums = sum_over_replicas(list(sums_by_code(rows, weights, indices, self.codes)))
-        counts = self._moved(self.counts, counts)
+        counts, ema = self._moved(self.counts, counts), self.update == "ema"
         total = ops.sum(counts)
-        if self.update == "ema":
+        base = ops.copy(self.base)
+        if ema:
             sums = self._moved(self.sums, sums)
-            smooth = (counts + self.epsilon) / (total + self.codes * self.epsilon) * total
-            base = sums / smooth[:, None]
-        else:
-            base = ops.copy(self.base)
+            base = smoothed_means(counts, sums, self.epsilon)
         if self.threshold_dead:
             mean = total / self.codes
             dead = ops.logical_and(counts < self.threshold_dead * mean, ops.sum(drawn[1]) > 0)
             fresh = ops.cond(ops.any(dead), lambda: random_rows(*drawn, self.codes), lambda: base)
-            counts = ops.where(dead, mean, counts)
-            if self.update == "ema":
-                sums = ops.where(dead[:, None], fresh * mean, sums)
-            else:
-                fresh = fresh - ops.copy(self.shift)
-            base = ops.where(dead[:, None], fresh, base)
+            counts, lost = ops.where(dead, mean, counts), dead[:, None]
+            sums = ops.where(lost, fresh * mean, sums)
+            base = ops.where(lost, fresh if ema else fresh - ops.copy(self.shift), base)
         self.counts.assign(counts)
         self.base.assign(base)
-        if self.update == "ema":
+        if ema:
             self.sums.assign(sums)
 
     def _moved(self, average, value):
@@ -276,10 +264,9 @@ class VectorQuantizer(keras.layers.Layer):
         Returns:
             (...) int32.
         """
-        self._built()
         z = self._vectors(z)
-        rows = ops.reshape(z, (-1, self.dim))
-        return ops.reshape(nearest_code(rows, self.codebook()), ops.shape(z)[:-1])
+        indices = nearest_code(ops.reshape(z, (-1, self.dim)), self.codebook())
+        return ops.reshape(indices, ops.shape(z)[:-1])
 
     def decode(self, indices):
         """The codes of indices.
@@ -295,14 +282,11 @@ class VectorQuantizer(keras.layers.Layer):
 
     def codebook(self):
         """All codes, (codes, d) float32; of "cosine" unit vectors."""
-        self._built()
+        if not self.built:
+            self.build((None, self.dim))
         base = ops.copy(self.base)
         codebook = base + self.shift if self.update == "loss" else base
         return unit_vectors(codebook) if self.distance == "cosine" else codebook
-
-    def _built(self):
-        if not self.built:
-            self.build((None, self.dim))
 
     def compute_output_shape(self, input_shape):
         self._check_width(input_shape)
@@ -312,8 +296,7 @@ class VectorQuantizer(keras.layers.Layer):
         self, inputs, mask=None, training=None, return_indices=False, return_loss=False
     ):
         shape = self.compute_output_shape(inputs.shape)
-        specs = [(shape, "float32"), (shape[:-1], "int32"), ((), "float32")]
-        return outputs_of(*starmap(keras.KerasTensor, specs), return_indices, return_loss)
+        return specs_of(shape, shape[:-1], return_indices, return_loss)
 
     def get_config(self):
         return {
@@ -332,15 +315,3 @@ class VectorQuantizer(keras.layers.Layer):
             "codebook_initializer": keras.initializers.serialize(self.codebook_initializer),
             "seed": self.seed,
         }
-
-
-def _one_of(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"Unknown {name}, expected one of {choices}. Received: {name}={value!r}")
-    return value
-
-
-def _share(name, value):
-    if not 0 <= number(name, value) < 1:
-        raise ValueError(f"Expected {name} in [0, 1). Received: {name}={value!r}")
-    return float(value)

@@ -85,3 +85,27 @@ def sums_by_code(rows, weights, indices, codes):
     """
     counts = ops.segment_sum(weights, indices, num_segments=codes)
     return counts, ops.segment_sum(rows * weights[:, None], indices, num_segments=codes)
+
+
+def smoothed_means(counts, sums, epsilon):
+    """The mean of the rows of each code, with Laplace's smoothing of how many they are.
+
+        e_j = sums_j / ((counts_j + epsilon) / (N + K epsilon) N),  N = sum_j counts_j
+
+    Args:
+        counts: (codes,) float32.
+        sums: (codes, d) float32.
+        epsilon: float above 0.
+
+    Returns:
+        (codes, d) float32.
+
+    Example:
+
+    >>> means = smoothed_means(np.float32([2, 0]), np.float32([[8], [0]]), 1e-5)
+    >>> np.round(means, 3).tolist()
+    [[4.0], [0.0]]
+    """
+    total = ops.sum(counts)
+    smooth = (counts + epsilon) / (total + counts.shape[0] * epsilon) * total
+    return sums / smooth[:, None]

@@ -1,5 +1,7 @@
 """What quantisers share: the gradient past a jump, indices from users, counts of codes."""
 
+from itertools import starmap
+
 import keras
 from keras import ops
 
@@ -186,3 +188,28 @@ def outputs_of(codes, indices, loss, return_indices, return_loss):
     """
     found = (codes, *[indices] * bool(return_indices), *[loss] * bool(return_loss))
     return found if len(found) > 1 else codes
+
+
+def specs_of(shape, places, return_indices, return_loss):
+    """What `outputs_of` will give, of codes (*shape) and indices (*places): `keras.KerasTensor`s.
+
+    Args:
+        shape: tuple.
+        places: tuple.
+        return_indices: bool.
+        return_loss: bool.
+
+    Returns:
+        A spec, or a tuple of two or three.
+
+    Example:
+
+    >>> specs_of((None, 3), (None,), return_indices=False, return_loss=False).dtype
+    'float32'
+    """
+    specs = [(shape, "float32"), (places, "int32"), ((), "float32")]
+    return outputs_of(*starmap(keras.KerasTensor, specs), return_indices, return_loss)
+
+
+GRADIENTS = {"straight_through": straight_through, "rotation": rotation_trick}
+"""Name -> function of a code and a vector that gives the code, with a gradient to the vector."""
