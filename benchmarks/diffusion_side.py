@@ -266,7 +266,8 @@ def main(sides=None):
     for function in functions:
         function()
         function()
-    versions = {name: importlib.import_module(name).__version__ for name in make.packages}
+    modules = {name: importlib.import_module(name) for name in make.packages}
+    versions = {name: getattr(module, "__version__", "") for name, module in modules.items()}
     serve(functions, {"weights": side.weights, "versions": versions}, [1] * len(functions))
 
 

@@ -134,6 +134,10 @@ LABELLED = {
         "label": np.array([0, 3, 2], "int32"),
     }
 }
+# Numbers that half precision holds: else another code would be the nearest.
+CODED = {"inputs": np.round(8 * RNG.normal(size=(3, LENGTH, 8)).astype("float32")) / 8}
+CODED_FOUR = {"inputs": CODED["inputs"][..., :4]}
+CODEBOOK = {"codes": 8, "dim": 8, "codebook_initializer": keras.initializers.Identity()}
 VECTORS = {"inputs": {"x": RNG.normal(size=(3, 2)).astype("float32"), "t": TIMES}}
 LABELLED_VECTORS = {"inputs": {**LABELLED["inputs"], **VECTORS["inputs"]}}
 WITHOUT_TIME = {
@@ -303,6 +307,27 @@ ROWS = [
         layers.DeepNormResidual,
         {"alpha": 2.0, "epsilon": 0.01, "scale": False, "offset": False},
         TWO,
+        "other",
+    ),
+    LayerRow(layers.FSQ, {"levels": [8, 5, 5, 5]}, CODED_FOUR),
+    LayerRow(layers.FSQ, {"levels": [2, 5, 6, 7], "mode": "sigmoid"}, CODED_FOUR, "sigmoid"),
+    LayerRow(layers.VectorQuantizer, CODEBOOK, {**CODED, "mask": MASK}),
+    LayerRow(
+        layers.VectorQuantizer,
+        {
+            **CODEBOOK,
+            "update": "loss",
+            "decay": 0.9,
+            "commitment": 0.5,
+            "codebook_loss": 0.5,
+            "distance": "cosine",
+            "gradient": "rotation",
+            "kmeans_steps": None,
+            "threshold_dead": 0.1,
+            "epsilon": 1e-4,
+            "seed": 3,
+        },
+        CODED,
         "other",
     ),
     LayerRow(layers.RampedResidual, {"steps": 4}, TWO),
@@ -977,8 +1002,10 @@ def test_every_serialisable_object_is_in_the_table():
     # function, as for AMEDTrainer and ReverseCovariance, a config is only what Keras can save of it.)
     apart = {
         "AMEDTrainer",
+        "AutoencoderVQ",
         "CachedContrastiveModel",
         "MeanOverExamples",
+        "ResidualQuantizer",
         "ReverseCovariance",
         "Views",
     }

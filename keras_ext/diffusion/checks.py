@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ext.ops.traced import is_traced
+
 
 def checked_noise(noise, name="noise"):
     """A state to begin with, as a float32 tensor.
@@ -38,24 +40,6 @@ def checked_noise(noise, name="noise"):
     if not is_traced() and not bool(ops.all(ops.isfinite(x))):
         raise ValueError(f"Expected finite {name}. Received: NaN or infinity among its values.")
     return x
-
-
-def is_traced():
-    """Whether operations are recorded, in a graph or for XLA, and not carried out.
-
-    Returns:
-        bool.
-
-    Example:
-
-    >>> is_traced()
-    False
-    """
-    try:
-        ops.convert_to_numpy(ops.add(ops.zeros(()), 1.0))
-    except (NotImplementedError, TypeError):  # TensorFlow's, JAX's
-        return True
-    return False
 
 
 def known(name, value, names):

@@ -7,6 +7,7 @@ from keras_ext.layers.composed_embedding import ComposedEmbedding
 from keras_ext.layers.deepnorm_residual import DeepNormResidual
 from keras_ext.layers.efficient_global_pointer import EfficientGlobalPointer
 from keras_ext.layers.feed_forward import FeedForward
+from keras_ext.layers.fsq import FSQ
 from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
 from keras_ext.layers.global_pointer import GlobalPointer
 from keras_ext.layers.group_norm import GroupNorm
@@ -26,6 +27,7 @@ from keras_ext.layers.position_embedding import PositionEmbedding
 from keras_ext.layers.ramped_residual import RampedResidual
 from keras_ext.layers.random_positions import RandomPositions
 from keras_ext.layers.relative_position_embedding import RelativePositionEmbedding
+from keras_ext.layers.residual_quantizer import ResidualQuantizer
 from keras_ext.layers.rms_norm import RMSNorm
 from keras_ext.layers.sau import SAU
 from keras_ext.layers.scale_norm import ScaleNorm
@@ -34,6 +36,7 @@ from keras_ext.layers.scanned_blocks import ScannedBlocks
 from keras_ext.layers.sinusoidal_position_embedding import SinusoidalPositionEmbedding
 from keras_ext.layers.time_embedding import TimeEmbedding
 from keras_ext.layers.unit_normalization import UnitNormalization
+from keras_ext.layers.vector_quantizer import VectorQuantizer
 
 __all__ = [
     "AttachMask",
@@ -42,6 +45,7 @@ __all__ = [
     "ComposedEmbedding",
     "DeepNormResidual",
     "EfficientGlobalPointer",
+    "FSQ",
     "FeedForward",
     "GatedAttentionUnit",
     "GlobalPointer",
@@ -63,6 +67,7 @@ __all__ = [
     "RampedResidual",
     "RandomPositions",
     "RelativePositionEmbedding",
+    "ResidualQuantizer",
     "SAU",
     "ScaleNorm",
     "ScaleOffset",
@@ -70,4 +75,5 @@ __all__ = [
     "SinusoidalPositionEmbedding",
     "TimeEmbedding",
     "UnitNormalization",
+    "VectorQuantizer",
 ]

@@ -71,6 +71,25 @@ def gather_over_replicas(values):
     return keras.tree.map_structure(gather, values)
 
 
+def sum_over_replicas(tensors):
+    """The sum of each tensor over the replicas, on every replica.
+
+    Args:
+        tensors: list of tensors of one shape on all replicas. No gradient should pass.
+
+    Returns:
+        A list of the same shapes.
+
+    Raises:
+        ValueError: if several replicas are compiled by XLA.
+    """
+    if replica_count() in (None, 1) or not tensors:
+        return tensors
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
 def _compiled_by_xla():
     """Whether what is traced now will be compiled by XLA."""
     import tensorflow as tf

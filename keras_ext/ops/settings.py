@@ -90,3 +90,50 @@ def effective(name, value, default, condition, holds):
             f"Received: {name}={value!r}"
         )
     return None
+
+
+def share(name, value):
+    """A setting that is a part of something, as a Python float in [0, 1).
+
+    Args:
+        name: str, its name.
+        value: an int, a float or a NumPy number.
+
+    Returns:
+        float.
+
+    Raises:
+        ValueError: for anything else, below 0, and from 1 on.
+
+    Example:
+
+    >>> share("decay", 0.5)
+    0.5
+    """
+    if not 0 <= number(name, value) < 1:
+        raise ValueError(f"Expected {name} in [0, 1). Received: {name}={value!r}")
+    return float(value)
+
+
+def one_of(name, value, choices):
+    """A setting that is one of some names.
+
+    Args:
+        name: str, its name.
+        value: what was given.
+        choices: tuple of str.
+
+    Returns:
+        str.
+
+    Raises:
+        ValueError: for anything else; it lists the names.
+
+    Example:
+
+    >>> one_of("mode", "tanh", ("tanh", "sigmoid"))
+    'tanh'
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"Unknown {name}, expected one of {choices}. Received: {name}={value!r}")
+    return value

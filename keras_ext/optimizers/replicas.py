@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_ext.keras_internals import strategy_of
 from keras_ext.ops.replicas import replica_count
+from keras_ext.ops.replicas import sum_over_replicas as sum_of_replicas
 
 
 def run_if(condition, function, gradients, variables):
@@ -80,11 +81,9 @@ def sum_over_replicas(tensors):
         ValueError: if several replicas are compiled by XLA.
     """
     known = [tensor for tensor in tensors if tensor is not None]
-    if replicas() == 1 or not known:
+    if replicas() == 1:
         return tensors
-    import tensorflow as tf
-
-    sums = iter(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, known))
+    sums = iter(sum_of_replicas(known))
     return [None if tensor is None else next(sums) for tensor in tensors]
 
 

@@ -1,5 +1,6 @@
 """Models with a training step of their own."""
 
+from keras_ext.training.autoencoder_vq import AutoencoderVQ
 from keras_ext.training.cached_contrastive_model import CachedContrastiveModel
 
-__all__ = ["CachedContrastiveModel"]
+__all__ = ["AutoencoderVQ", "CachedContrastiveModel"]
