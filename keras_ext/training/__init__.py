@@ -1,5 +1,6 @@
 """Models with a training step of their own."""
 
 from keras_ext.training.cached_contrastive_model import CachedContrastiveModel
+from keras_ext.training.self_pretrainer import SelfPretrainer
 
-__all__ = ["CachedContrastiveModel"]
+__all__ = ["CachedContrastiveModel", "SelfPretrainer"]
