@@ -7,9 +7,7 @@ from keras import ops
 from keras_ext.ops.settings import number, whole
 
 
-def fold_mlm_mask_embedding(
-    table, mask_id, select=0.15, split=(0.8, 0.1, 0.1), exclude_ids=(0,)
-):
+def fold_mlm_mask_embedding(table, mask_id, select=0.15, split=(0.8, 0.1, 0.1), exclude_ids=(0,)):
     """Puts the mean of what a masked language model saw in place of a token into its embedding.
 
     To mask a token is dropout of its embedding: with probability q = `select` the network saw

@@ -119,7 +119,7 @@ class SelfPretrainer(keras.Model):
                 f"The encoder sees {sees}, which does not suit the objective. Expected "
                 f"objective={other!r}, or an encoder that "
                 f"{'is causal' if later else 'sees all tokens'} (of this package: its argument "
-                f'`application` is {"lm" if later else "encoder"!r}). '
+                f"`application` is {'lm' if later else 'encoder'!r}). "
                 f"Received: objective={self.objective!r}, encoder={self.encoder.name}"
             )
 
@@ -130,7 +130,9 @@ class SelfPretrainer(keras.Model):
         arguments, mask = encoder_arguments(self.encoder, ids, given, pad_id)
         if self.objective == "mlm":
             masked, targets, weights = self.mask_tokens(ids, mask=mask, training=training)
-            arguments = {**arguments, "token_ids": masked} if isinstance(arguments, dict) else masked
+            arguments = (
+                {**arguments, "token_ids": masked} if isinstance(arguments, dict) else masked
+            )
             hidden = hidden_states(self.encoder(arguments, training=training))
         else:
             hidden = hidden_states(self.encoder(arguments, training=training))[:, :-1]

@@ -76,10 +76,9 @@ def sees_later(encoder, vocabulary_size):
     ]
     with keras.StatelessScope(moved):
         x = hidden_states(encoder(arguments, training=False))
-    # Rounding alone changes half precision by up to a percent.
-    tolerance = 1e-6 if keras.backend.standardize_dtype(x.dtype) == "float32" else 1e-2
     x = ops.convert_to_numpy(ops.cast(x, "float32"))
-    return bool(np.abs(x[0, :middle] - x[1, :middle]).max() > tolerance * np.abs(x).max())
+    # What is hidden has the weight 0 exactly, in half precision, too.
+    return bool(np.abs(x[0, :middle] - x[1, :middle]).max() > 1e-6 * np.abs(x).max())
 
 
 def token_shape(encoder):

@@ -47,13 +47,13 @@ def encoder_of(cls, **arguments):
     else:
         arguments = {"token_dropout": 0.0, "embedding_dim": 8, "bigram_buckets": 9, **arguments}
     keras.utils.set_random_seed(0)
-    return cls(vocabulary_size=30, num_layers=2, hidden_dim=16, **arguments)
+    return cls(**{"vocabulary_size": 30, "num_layers": 2, "hidden_dim": 16, **arguments})
 
 
 def inputs_of(encoder, ids, mask, positions=None):
     known = {"token_ids": ids, "padding_mask": mask, "position_ids": positions}
     known["segment_ids"] = ops.zeros_like(ids)
-    return {name: known[name] for name in encoder.input}
+    return {name: ops.convert_to_tensor(known[name]) for name in encoder.input}
 
 
 def draw(*arguments, training=True, **named):
@@ -156,9 +156,7 @@ def test_column_dropout_of_an_encoder_is_the_mask_form_in_training_only(cls, tmp
         assert np.abs(trained - expected).max() > 1e-3
     else:
         mask = layer(IDS, mask=MASK, training=True)[2]
-        np.testing.assert_array_equal(
-            trained, to_numpy(plain(inputs_of(plain, IDS, mask, places)))
-        )
+        np.testing.assert_array_equal(trained, to_numpy(plain(inputs_of(plain, IDS, mask, places))))
     # A config from before knows nothing of it, and can be given it.
     config = plain.get_config()
     assert config.pop("column_dropout") == 0.0
@@ -172,12 +170,14 @@ def test_column_dropout_of_an_encoder_is_the_mask_form_in_training_only(cls, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("mode", ["gather", "mask"])
+@pytest.mark.parametrize(
+    ("policy", "mode"),
+    [("float32", "gather"), ("mixed_float16", "mask"), ("mixed_bfloat16", "gather")],
+)
 def test_a_model_with_it_trains_compiled_and_is_saved(policy, mode, tmp_path):
     ids = keras.Input((12,), dtype="int32")
     kept, positions, mask = DropToken(0.5, mode=mode)(ids, mask=ids > 0)
-    encoder = encoder_of(RoFormerEncoder, dtype=policy)
+    encoder = encoder_of(RoFormerEncoder, dtype=policy, num_layers=1)
     x = encoder({"token_ids": kept, "padding_mask": mask, "position_ids": positions})
     x = keras.layers.GlobalAveragePooling1D(dtype="float32")(x, mask=mask)
     model = keras.Model(ids, keras.layers.Dense(1, dtype="float32")(x))
@@ -186,9 +186,7 @@ def test_a_model_with_it_trains_compiled_and_is_saved(policy, mode, tmp_path):
     assert np.isfinite(history).all() and history[-1] < history[0]
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(
-        loaded.predict(IDS, verbose=0), model.predict(IDS, verbose=0)
-    )
+    np.testing.assert_array_equal(loaded.predict(IDS, verbose=0), model.predict(IDS, verbose=0))
 
 
 def test_what_is_refused():
