@@ -46,12 +46,14 @@ class Task:
         test: the same, of examples that are not trained on.
         vocabulary_size: int, number of ids; the last is the mask.
         mask_ratio: float.
+        pooling: "cls" where the first token is the outermost operation, else "mean".
     """
 
     train: tuple
     test: tuple
     vocabulary_size: int
     mask_ratio: float
+    pooling: str
 
 
 def arguments():
@@ -84,7 +86,7 @@ def nested_operations(args):
     ids, values = listops.make(10 * -(-count // 10), args.length)
     train, test = slice(args.examples), slice(args.examples, count)
     parts = (ids[train], values[train]), (ids[test], values[test])
-    return Task(*parts, len(listops.TOKENS), mask_ratio=0.15)
+    return Task(*parts, len(listops.TOKENS), mask_ratio=0.15, pooling="cls")
 
 
 def pixels(args):
@@ -102,7 +104,7 @@ def pixels(args):
         corners = rng.integers(0, 7, (count, 2))
         cut = [x[i : i + 16, j : j + 16] for x, (i, j) in zip(wide, corners, strict=True)]
         parts.append((np.stack(cut).reshape(count, 256) + 1, digits.target[rows].astype("int32")))
-    return Task(*parts, 19, mask_ratio=0.5)
+    return Task(*parts, 19, mask_ratio=0.5, pooling="mean")
 
 
 def inputs_of(ids):
@@ -150,7 +152,7 @@ def pretrain(args, task, encoder, steps, seed):
 
 def finetune(args, task, encoder, steps, seed):
     """Trains an encoder on the labels; steps and held-out accuracies of the curve."""
-    pooled = Pooling()(encoder.output, mask=encoder.input["padding_mask"])
+    pooled = Pooling(task.pooling)(encoder.output, mask=encoder.input["padding_mask"])
     model = keras.Model(encoder.input, keras.layers.Dense(10)(pooled))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer_of(args, steps), loss, metrics=["accuracy"], jit_compile=args.jit)
