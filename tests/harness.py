@@ -295,7 +295,9 @@ def serialised(value):
 
 
 def named(outputs):
-    """The outputs by name, where there is only one too."""
+    """The outputs by name, also those of a tuple, and where there is only one."""
+    if isinstance(outputs, (list, tuple)) and not isinstance(outputs[0], (int, type(None))):
+        return {str(i): output for i, output in enumerate(outputs)}
     return outputs if isinstance(outputs, dict) else {"output": outputs}
 
 

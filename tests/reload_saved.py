@@ -28,6 +28,8 @@ def outputs_of(model, inputs):
             outputs["loss"] = model.compute_loss(None, y_true, y_pred)
     else:
         outputs = model(inputs)
+    if isinstance(outputs, (list, tuple)):
+        outputs = {str(i): output for i, output in enumerate(outputs)}
     outputs = outputs if isinstance(outputs, dict) else {"output": outputs}
     return {name: np.array(keras.ops.cast(x, "float32")) for name, x in outputs.items()}
 

@@ -115,6 +115,7 @@ OTHER_BARE = {
     "layer_norm_epsilon": 1e-3,
     "embedding_dim": 6,
     "application": "unilm",
+    "column_dropout": 0.25,
 }
 OTHER_ENCODER = {**OTHER_BARE, "residual": "pre"}
 OTHER_DEEP = {**OTHER_BARE, "residual": "deepnorm"}
@@ -269,6 +270,13 @@ ROWS = [
         layers.RandomPositions,
         {"mode": "equal_mean", "max_position": 99, "distribution": "beta", "seed": 3},
         {"inputs": TOKENS},
+        "other",
+    ),
+    LayerRow(layers.DropToken, {"rate": 0.5}, MASKED_HIDDEN),
+    LayerRow(
+        layers.DropToken,
+        {"rate": 0.25, "keep_first": False, "mode": "mask", "seed": 3},
+        {**MASKED_HIDDEN, **PLACES},
         "other",
     ),
     LayerRow(layers.LocalAttentionMask, {"window": 3}, {"inputs": TOKENS}),
@@ -571,6 +579,7 @@ ROWS = [
             "kernel_size": 5,
             "dropout": 0.2,
             "token_dropout": 0.1,
+            "column_dropout": 0.25,
         },
         BATCH,
     ),
@@ -1004,9 +1013,12 @@ def test_every_serialisable_object_is_in_the_table():
         "AMEDTrainer",
         "AutoencoderVQ",
         "CachedContrastiveModel",
+        # Random numbers at inference, too, which are other ones on each backend.
+        "MaskTokens",
         "MeanOverExamples",
         "ResidualQuantizer",
         "ReverseCovariance",
+        "SelfPretrainer",
         "Views",
     }
     # No layer or model: see tests/diffusion/test_schedules.py and test_forward_processes.py.

@@ -138,7 +138,7 @@ def encoder_from_google(
         allow_unused: tuple of `fnmatch` patterns of names that may be left over in the checkpoint,
             such as those of the blocks that a smaller `num_hidden_layers` leaves out.
         **kwargs: before the keys of the config, in bert4keras' words, as for
-            `build_transformer_model`; and ours: `dtype`.
+            `build_transformer_model`; and ours: `column_dropout`, `dtype`.
 
     Returns:
         An encoder.

@@ -54,6 +54,7 @@ OPTIONAL = {
     "custom_position_ids": "custom_position_ids",
     "max_relative_position": "max_relative_position",
     "name": "name",
+    "column_dropout": "column_dropout",  # ours, as dtype
     "dtype": "dtype",
 }
 NUMBERS = {  # our arguments, with what they must be
@@ -66,6 +67,7 @@ NUMBERS = {  # our arguments, with what they must be
     "num_segments": "an integer of at least 0",
     "dropout": "a number in [0, 1)",
     "attention_dropout": "a number in [0, 1)",
+    "column_dropout": "a number in [0, 1)",
     "embedding_dim": "a positive integer",
     "head_size": "a positive integer",
     "key_size": "a positive integer",

@@ -5,8 +5,10 @@ from keras_ext.layers.attention_mask import AttentionMask
 from keras_ext.layers.bigram_embedding import BigramEmbedding
 from keras_ext.layers.composed_embedding import ComposedEmbedding
 from keras_ext.layers.deepnorm_residual import DeepNormResidual
+from keras_ext.layers.drop_token import DropToken
 from keras_ext.layers.efficient_global_pointer import EfficientGlobalPointer
 from keras_ext.layers.feed_forward import FeedForward
+from keras_ext.layers.fold_mlm_mask_embedding import fold_mlm_mask_embedding
 from keras_ext.layers.fsq import FSQ
 from keras_ext.layers.gated_attention_unit import GatedAttentionUnit
 from keras_ext.layers.global_pointer import GlobalPointer
@@ -14,6 +16,7 @@ from keras_ext.layers.group_norm import GroupNorm
 from keras_ext.layers.layer_norm import LayerNorm
 from keras_ext.layers.learnable_temperature import LearnableTemperature
 from keras_ext.layers.local_attention_mask import LocalAttentionMask
+from keras_ext.layers.mask_tokens import MaskTokens
 from keras_ext.layers.minimal_gru import MinimalGRU
 from keras_ext.layers.mixed_chunk_attention import MixedChunkAttention
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
@@ -44,6 +47,7 @@ __all__ = [
     "BigramEmbedding",
     "ComposedEmbedding",
     "DeepNormResidual",
+    "DropToken",
     "EfficientGlobalPointer",
     "FSQ",
     "FeedForward",
@@ -53,6 +57,7 @@ __all__ = [
     "LayerNorm",
     "LearnableTemperature",
     "LocalAttentionMask",
+    "MaskTokens",
     "MinimalGRU",
     "MixedChunkAttention",
     "MultiHeadSelfAttention",
@@ -76,4 +81,5 @@ __all__ = [
     "TimeEmbedding",
     "UnitNormalization",
     "VectorQuantizer",
+    "fold_mlm_mask_embedding",
 ]

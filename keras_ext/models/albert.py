@@ -10,6 +10,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     self_attention,
     stack,
     transformer_block,
@@ -69,6 +70,7 @@ class AlbertEncoder(keras.Model):
         custom_position_ids=False,
         application="encoder",
         residual="post",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -93,7 +95,7 @@ class AlbertEncoder(keras.Model):
         # === Functional model ===
         inputs = encoder_inputs(num_segments, custom_position_ids)
         x = embed(inputs, tokens, num_segments, hidden_dim, joined, positions)
-        mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
+        mask, visible = key_mask(inputs, column_dropout), attention_mask(inputs, application)
         x, passed = stack(x, num_layers * [block], joined, mask=mask, attention_mask=visible)
         outputs = bert_heads(x, tokens, activation, joined, with_pool, with_nsp, with_mlm)
         super().__init__(inputs, outputs, name=name)

@@ -10,6 +10,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     self_attention,
     stack,
     transformer_blocks,
@@ -58,6 +59,8 @@ class BertEncoder(keras.Model):
             embeddings; "deepnorm": post-norm for very deep encoders, with the paper's
             `deepnorm_constants`; kernels begin as Xavier's. Files of other programs serve "post"
             only. Defaults to "post".
+        column_dropout: float in [0, 1), share of the tokens that attention does not see in training,
+            in no layer (`DropToken`). The first token stays. Defaults to 0.
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.
@@ -127,6 +130,7 @@ class BertEncoder(keras.Model):
         custom_position_ids=False,
         application="encoder",
         residual="post",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -150,7 +154,7 @@ class BertEncoder(keras.Model):
         # === Functional model ===
         inputs = encoder_inputs(num_segments, custom_position_ids)
         x = embed(inputs, tokens, num_segments, hidden_dim, joined, positions)
-        mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
+        mask, visible = key_mask(inputs, column_dropout), attention_mask(inputs, application)
         blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
         x, passed = stack(x, blocks, joined, mask=mask, attention_mask=visible)
         outputs = bert_heads(x, tokens, activation, joined, with_pool, with_nsp, with_mlm)

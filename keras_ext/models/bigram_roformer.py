@@ -12,6 +12,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     stack,
     transformer_blocks,
 )
@@ -48,6 +49,7 @@ class BigramRoFormerEncoder(keras.Model):
         dropout: float in [0, 1), of single channels. Defaults to 0.3.
         token_dropout: float in [0, 1), of the whole vectors of characters and, independently, of
             pairs: rare ones would otherwise be learnt by heart. Defaults to 0.15.
+        column_dropout: float in [0, 1), as that of `BertEncoder`. Defaults to 0.
         dtype: dtype policy of all layers, or its name. Defaults to the global policy.
         name: name of the model.
         trainable: bool. False freezes the model. Defaults to True.
@@ -87,6 +89,7 @@ class BigramRoFormerEncoder(keras.Model):
         kernel_size=3,
         dropout=0.3,
         token_dropout=0.15,
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -139,7 +142,7 @@ class BigramRoFormerEncoder(keras.Model):
         x = norm(name="Embedding-Norm")(convolution(x))
         x = drop("Embedding-Norm-Dropout")(x)
         blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
-        x, passed = stack(x, blocks, joined, mask=padding_mask)
+        x, passed = stack(x, blocks, joined, mask=key_mask(inputs, column_dropout))
         # Padding is a zero vector before each norm, where the gradient is 1 / sqrt(epsilon) times
         # larger: none may come back from there.
         super().__init__(inputs, x * token, name=name)

@@ -7,6 +7,7 @@ import keras
 
 from keras_ext import activations
 from keras_ext.layers.attention_mask import AttentionMask
+from keras_ext.layers.drop_token import DropToken
 from keras_ext.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_ext.ops.deepnorm import deepnorm_constants
 
@@ -32,6 +33,24 @@ def encoder_inputs(num_segments=2, custom_position_ids=False):
         # integers below 2^24 are float32 numbers.
         dtypes["position_ids"] = "float32"
     return {name: keras.Input((None,), dtype=dtype, name=name) for name, dtype in dtypes.items()}
+
+
+def key_mask(inputs, column_dropout=0.0):
+    """The tokens that attention may see: all, or in training a random share of them.
+
+    Args:
+        inputs: dict of the encoder's inputs.
+        column_dropout: float in [0, 1), the share that no query sees, in no layer.
+
+    Returns:
+        (b, n) bool.
+
+    Raises:
+        ValueError: for a share outside of [0, 1).
+    """
+    drop = DropToken(column_dropout, mode="mask", name="Attention-Column-Dropout")
+    mask = inputs["padding_mask"]
+    return drop(inputs["token_ids"], mask=mask)[2] if column_dropout else mask
 
 
 def check_heads(hidden_dim, num_heads, head_size=None):

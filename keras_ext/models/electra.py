@@ -9,6 +9,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     self_attention,
     stack,
     transformer_blocks,
@@ -72,6 +73,7 @@ class ElectraEncoder(keras.Model):
         hierarchical_position=None,
         custom_position_ids=False,
         residual="post",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -96,7 +98,7 @@ class ElectraEncoder(keras.Model):
         inputs = encoder_inputs(num_segments, custom_position_ids)
         x = embed(inputs, tokens, num_segments, hidden_dim, joined, positions)
         blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
-        x, passed = stack(x, blocks, joined, mask=inputs["padding_mask"])
+        x, passed = stack(x, blocks, joined, mask=key_mask(inputs, column_dropout))
         outputs = discriminator(x, activation, joined, with_discriminator)
         super().__init__(inputs, outputs, name=name)
         self.blocks = passed

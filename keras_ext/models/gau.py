@@ -12,6 +12,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     stack,
 )
 from keras_ext.models.embeddings import add_segments, token_embedding, widen
@@ -99,6 +100,7 @@ class GAUEncoder(keras.Model):
         rope_window=None,
         rope_slope=0.0,
         kernel_initializer="glorot_uniform",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -143,7 +145,7 @@ class GAUEncoder(keras.Model):
         x = joined.first_norm(x)
         x = widen(x, hidden_dim, kernel(), policy, use_bias)
         visible = None if application == "lm" else attention_mask(inputs, application)
-        mask, positions = inputs["padding_mask"], inputs.get("position_ids")
+        mask, positions = key_mask(inputs, column_dropout), inputs.get("position_ids")
         blocks = (
             joined.join(
                 unit(

@@ -54,6 +54,7 @@ class GAUAlphaEncoder(GAUEncoder):
         embedding_dim=None,
         custom_position_ids=False,
         application="encoder",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -77,6 +78,7 @@ class GAUAlphaEncoder(GAUEncoder):
             application,
             use_bias=False,
             normalization="softmax_plus",
+            column_dropout=column_dropout,
             kernel_initializer=None,  # see `_initializers`
             dtype=dtype,
             name=name,

@@ -12,6 +12,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     self_attention,
     stack,
     transformer_blocks,
@@ -75,6 +76,7 @@ class NezhaEncoder(keras.Model):
         head_size=None,
         application="encoder",
         residual="post",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -101,7 +103,7 @@ class NezhaEncoder(keras.Model):
         # === Functional model ===
         inputs = encoder_inputs(num_segments)
         x = embed(inputs, tokens, num_segments, hidden_dim, joined)
-        mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
+        mask, visible = key_mask(inputs, column_dropout), attention_mask(inputs, application)
         relative = relative_embedding(x)
         blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
         x, passed = stack(

@@ -10,6 +10,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     self_attention,
     stack,
     transformer_blocks,
@@ -72,6 +73,7 @@ class RoFormerEncoder(keras.Model):
         custom_position_ids=False,
         application="encoder",
         residual="post",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -94,7 +96,7 @@ class RoFormerEncoder(keras.Model):
         # === Functional model ===
         inputs = encoder_inputs(num_segments, custom_position_ids)
         x = embed(inputs, tokens, num_segments, hidden_dim, joined)
-        mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
+        mask, visible = key_mask(inputs, column_dropout), attention_mask(inputs, application)
         positions = inputs.get("position_ids")
         blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
         x, passed = stack(x, blocks, joined, mask=mask, attention_mask=visible, positions=positions)

@@ -11,6 +11,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     self_attention,
     stack,
     transformer_blocks,
@@ -76,6 +77,7 @@ class RoFormerV2Encoder(keras.Model):
         custom_position_ids=False,
         application="encoder",
         residual="post",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -105,7 +107,7 @@ class RoFormerV2Encoder(keras.Model):
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
         x = joined.first_norm(x)
         x = widen(x, hidden_dim, initializer(), policy, use_bias=False)
-        mask, visible = inputs["padding_mask"], attention_mask(inputs, application)
+        mask, visible = key_mask(inputs, column_dropout), attention_mask(inputs, application)
         positions = inputs.get("position_ids")
         blocks = transformer_blocks(num_layers, joined, attention, feed_forward)
         x, passed = stack(x, blocks, joined, mask=mask, attention_mask=visible, positions=positions)

@@ -2,5 +2,6 @@
 
 from keras_ext.training.autoencoder_vq import AutoencoderVQ
 from keras_ext.training.cached_contrastive_model import CachedContrastiveModel
+from keras_ext.training.self_pretrainer import SelfPretrainer
 
-__all__ = ["AutoencoderVQ", "CachedContrastiveModel"]
+__all__ = ["AutoencoderVQ", "CachedContrastiveModel", "SelfPretrainer"]

@@ -91,6 +91,10 @@ def test_arguments_go_before_the_config_and_ours_are_among_them(paths):
     assert encoder.get_config()["activation"] == "gelu_tanh"
     with pytest.raises(ValueError, match="Unknown argument.*Received: dropout_rates=0.1"):
         encoder_from_google(*paths, model="albert", dropout_rates=0.1)
+    dropping = encoder_from_google(*paths, model="albert", column_dropout=0.15)
+    assert dropping.column_dropout == 0.15
+    with pytest.raises(ValueError, match="column_dropout"):
+        encoder_from_google(*paths, model="albert", column_dropout=1.5)
 
 
 def test_weights_that_are_not_in_the_checkpoint_are_reported(paths):

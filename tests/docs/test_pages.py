@@ -32,6 +32,7 @@ def policy():
         ("diffusion.md", 8),
         ("sequences_rnn.md", 4),
         ("sequences_codes.md", 4),
+        ("sequences_pretraining.md", 7),
     ],
 )
 def test_the_code_prints_what_the_page_shows(tmp_path, policy, name, blocks):
