@@ -86,6 +86,9 @@ THREE = {
     "mask": MASK,
 }
 UNIT = {"units": 10, "key_size": 4}
+# So few codes that no rounding to half precision makes another the nearest.
+QUANTISED = {"heads": 2, "key_size": 4, "codes": 3}
+DOCUMENTS = np.array([[4, 4, 4, 4, 9, 9, 0], [1, 2, 2, 2, 0, 0, 0], [0] * LENGTH], "int32")
 
 POINTER = {"heads": 2, "head_size": 4}
 OTHER_POINTER = {
@@ -256,6 +259,28 @@ ROWS = [
             "kernel_initializer": UNIFORM,
         },
         {**MASKED_HIDDEN, **PLACES},
+        "other",
+    ),
+    LayerRow(layers.VQAttention, {**QUANTISED, "block_length": 2}, MASKED_HIDDEN),
+    LayerRow(
+        layers.VQAttention,
+        {**QUANTISED, "block_length": 2, "causal": False, "position_bias": "toeplitz"},
+        {**MASKED_HIDDEN, "segment_ids": DOCUMENTS},
+        "documents",
+    ),
+    LayerRow(
+        layers.VQAttention,
+        {
+            **QUANTISED,
+            "value_size": 6,
+            "gated": True,
+            "method": "quadratic",
+            "commitment": 0.25,
+            "momentum": 0.5,
+            "grad_through_cache": True,
+            "kernel_initializer": UNIFORM,
+        },
+        MASKED_HIDDEN,
         "other",
     ),
     LayerRow(layers.ScaleNorm, {}, HIDDEN),

@@ -30,6 +30,7 @@ from keras_ext.layers.scanned_blocks import ScannedBlocks
 from keras_ext.layers.sinusoidal_position_embedding import SinusoidalPositionEmbedding
 from keras_ext.layers.time_embedding import TimeEmbedding
 from keras_ext.layers.unit_normalization import UnitNormalization
+from keras_ext.layers.vq_attention import VQAttention
 
 __all__ = [
     "AttachMask",
@@ -62,4 +63,5 @@ __all__ = [
     "SinusoidalPositionEmbedding",
     "TimeEmbedding",
     "UnitNormalization",
+    "VQAttention",
 ]

@@ -47,7 +47,7 @@ def _scan_in_tensorflow(step, first, blocks, shared, specs):
     """
     import tensorflow as tf
 
-    count = tf.shape(tree.flatten(blocks)[0])[0]
+    count = ops.shape(tree.flatten(blocks)[0])[0]
 
     def loop(body, *values):
         def as_before(i, *current):
@@ -62,6 +62,13 @@ def _scan_in_tensorflow(step, first, blocks, shared, specs):
     def written(into, i, structure):
         return [a.write(i, x) for a, x in zip(into, tree.flatten(structure), strict=True)]
 
+    def stacked(arrays):
+        """(count, ...) each; of a number that is known, the shape is, too."""
+        found = [array.stack() for array in arrays]
+        for x in found if isinstance(count, int) else ():
+            x.set_shape((count, *x.shape[1:]))
+        return found
+
     def at(structure, i):
         return tree.map_structure(lambda x: x[i], structure)
 
@@ -73,13 +80,13 @@ def _scan_in_tensorflow(step, first, blocks, shared, specs):
             state, output = step(state, at(blocks_, i), shared_)
             return state, written(outputs, i, output)
 
-        outputs = [array.stack() for array in loop(forward, first, arrays(specs))[1]]
+        outputs = stacked(loop(forward, first, arrays(specs))[1])
 
         def gradient(*upstream):
             def find(i, state, states):
                 return step(state, at(blocks_, i), shared_)[0], written(states, i, state)
 
-            states = [array.stack() for array in loop(find, first, arrays(first))[1]]
+            states = stacked(loop(find, first, arrays(first))[1])
 
             def backward(k, by_state, by_block, by_shared):
                 i = count - 1 - k
@@ -101,7 +108,7 @@ def _scan_in_tensorflow(step, first, blocks, shared, specs):
             zeros = [[tf.zeros_like(x) for x in _floats(part)] for part in (first, shared_)]
             by_block = arrays([x[0] for x in _floats(blocks_)])
             _, by_block, by_shared = loop(backward, zeros[0], by_block, zeros[1])
-            found = iter([*(array.stack() for array in by_block), *by_shared])
+            found = iter([*stacked(by_block), *by_shared])
             return [next(found) if x.dtype.is_floating else None for x in inputs]
 
         return outputs, gradient
