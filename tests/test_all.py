@@ -108,6 +108,8 @@ ENCODER = {
     "intermediate_dim": 12,
 }
 UNITS = {"vocabulary_size": 11, "num_layers": 2, "hidden_dim": 8, "intermediate_dim": 16}
+# So few codes that no rounding to half precision makes another the nearest.
+WRITER = {"vocabulary_size": 11, "num_layers": 2, "hidden_dim": 8, "key_size": 4, "codes": 2}
 OTHER_BARE = {
     "num_segments": 4,
     "dropout": 0.3,
@@ -124,6 +126,13 @@ HEADS = {"with_pool": "linear", "with_nsp": True, "with_mlm": "linear"}
 PLACES = {"positions": (TURNS / 4).astype("float32")}
 TWO = {"inputs": [HIDDEN["inputs"], RNG.normal(size=(3, LENGTH, 8)).astype("float32")]}
 POSITIONS = {"inputs": {**BATCH["inputs"], "position_ids": np.cumsum(MASK, 1).astype("int32")}}
+PACKED = {
+    "inputs": {
+        "token_ids": TOKENS,
+        "padding_mask": MASK,
+        "document_ids": DOCUMENTS,
+    }
+}
 
 # Times that half precision holds.
 TIMES = np.array([0.25, 1.0, 0.0], "float32")
@@ -507,6 +516,30 @@ ROWS = [
         },
         BATCH,
         "softmax",
+    ),
+    LayerRow(models.VQTransformer, {**WRITER, "residual": "pre", "block_length": 2}, BATCH),
+    LayerRow(
+        models.VQTransformer,
+        {
+            **WRITER,
+            "num_heads": 2,
+            "intermediate_dim": 16,
+            "gated": False,
+            "num_segments": 0,
+            "packed": True,
+            "dropout": 0.3,
+            "with_mlm": "linear",
+            "embedding_dim": 6,
+            "application": "lm",
+            "method": "quadratic",
+            "position_bias": "toeplitz",
+            "commitment": 0.25,
+            "momentum": 0.5,
+            "layer_norm_epsilon": 1e-3,
+            "kernel_initializer": UNIFORM,
+        },
+        PACKED,
+        "other",
     ),
     LayerRow(
         models.BigramRoFormerEncoder,

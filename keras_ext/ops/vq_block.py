@@ -112,7 +112,7 @@ def _absorbed(state, both, length, grad_through_cache):
 def lag_scores(query, shared):
     """The biases of each query by lag: (b or 1, h, t, L + 1), lag L first; None: there are none.
 
-        bias_i(lag) = q_i . lag_key(lag) + lag_bias(lag)
+    bias_i(lag) = q_i . lag_key(lag) + lag_bias(lag)
     """
     if "lag_bias" not in shared:
         return None
