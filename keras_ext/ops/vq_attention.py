@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from keras_ext.ops.masking import mask_scores
+from keras_ext.ops.masking import MASKED, mask_scores
 from keras_ext.ops.nearest_code import nearest_code
 from keras_ext.ops.scan_blocks import scan_blocks
 from keras_ext.ops.vq_block import attend_block, empty_state, lag_scores, skew
@@ -76,24 +76,35 @@ def quadratic_vq_attention(tokens, before, after, block_length):
     if after is None:
         places = ops.arange(length)
         seen = seen & (ops.expand_dims(places, 1) >= places)
-    seen = ops.expand_dims(seen, 1)
-    weights = ops.where(seen, ops.softmax(mask_scores(scores, seen)), 0)
-    return ops.matmul(weights, tokens["value"])
+    scores = mask_scores(scores, ops.expand_dims(seen, 1))
+    # As in `attend_block`: where all is masked, the weights are 0.
+    largest = ops.stop_gradient(ops.max(scores, -1, keepdims=True))
+    weights = ops.exp(scores - ops.maximum(largest, MASKED / 2))
+    total = ops.sum(weights, -1, keepdims=True)
+    return ops.matmul(weights, tokens["value"]) / ops.where(total > 0, total, 1)
 
 
 def _all_lags(query, before, after, block_length):
-    """The biases of each query for lags of n - 1, ..., 0, ..., -n, (b or 1, h, n, 2 n), or None."""
+    """The biases of each query for lags of n - 1, ..., 0 and on, (b or 1, h, n, w), or None.
+
+    Without `after` w = n + 1; with it w = 2 n, down to lags of -n.
+    """
     past = lag_scores(query, before)
     if past is None:
         return None
     length = ops.shape(query)[2]
-    nothing = ops.zeros((*ops.shape(past)[:2], length, length), past.dtype)
-    parts = [nothing, past, nothing]
+    past = past[..., _at_least_0(block_length + 1 - length) :]
+    right, parts = 1, [past]
     if after is not None:
-        parts.insert(2, ops.flip(lag_scores(query, after), -1)[..., 1:])
-    # In these, the lag 0 stands at length + block_length.
-    start = block_length + 1
-    return ops.concatenate(parts, -1)[..., start : start + 2 * length]
+        future = ops.flip(lag_scores(query, after), -1)[..., 1 : length + 1]  # lags of -1, -2, ...
+        right, parts = _at_least_0(length - block_length), [past, future]
+    x = ops.concatenate(parts, -1)
+    left = _at_least_0(length - block_length - 1)
+    return ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(left, right)])
+
+
+def _at_least_0(number):
+    return max(number, 0) if isinstance(number, int) else ops.maximum(number, 0)
 
 
 def _scan(tokens, shared, block_length, through, itself=True):
