@@ -275,7 +275,7 @@ def main(words=None):
     part.add_argument("--batch", type=int, default=1)
     part.add_argument("--width", type=int, default=256)
     part.add_argument("--heads", type=int, default=4)
-    part.add_argument("--block", type=int, default=256, help="of FLASH the chunk")
+    part.add_argument("--block", type=int, default=128, help="of FLASH the chunk")
     part.add_argument("--codes", type=int, default=256)
     part.add_argument("--bias", choices=["xl", "toeplitz", "none"], default="xl")
     part.add_argument("--policy", default="float32")

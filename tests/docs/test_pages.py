@@ -30,6 +30,7 @@ def policy():
         ("training.md", 2),
         ("entities.md", 12),
         ("diffusion.md", 8),
+        ("sequences_vq_attention.md", 3),
     ],
 )
 def test_the_code_prints_what_the_page_shows(tmp_path, policy, name, blocks):
