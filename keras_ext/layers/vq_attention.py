@@ -1,13 +1,14 @@
 import keras
 from keras import ops
 
+from keras_ext.layers.vq_arguments import check_vq_arguments
 from keras_ext.ops.code_averages import (
     averaged_codebook,
     code_vectors,
     sphere,
     updated_averages,
 )
-from keras_ext.ops.rotary import rotary_angles
+from keras_ext.ops.lag_biases import toeplitz_biases, xl_biases
 from keras_ext.ops.rows import project_rows
 from keras_ext.ops.vq_attention import (
     linear_vq_attention,
@@ -15,9 +16,7 @@ from keras_ext.ops.vq_attention import (
     quadratic_vq_attention,
 )
 from keras_ext.ops.vq_block import attend_block, document_runs, empty_state
-
-METHODS = ("linear", "quadratic")
-POSITION_BIASES = ("xl", "toeplitz")
+from keras_ext.ops.vq_heads import join_heads, normalize_head, split_heads
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -127,10 +126,9 @@ class VQAttention(keras.layers.Layer):
         self.momentum = momentum
         self.grad_through_cache = grad_through_cache
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        _check_arguments(self)
-        # That of scores and sums.
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
-        self._wide = wide
+        check_vq_arguments(self)
+        # The dtype of scores and sums.
+        self._wide = "float64" if self.compute_dtype == "float64" else "float32"
         sizes = [key_size, key_size, *[self._value_size] * (2 if gated else 1)]
         self._sizes = [heads * size for size in sizes]
         self.input_dense = self._dense(sum(self._sizes), "input")
@@ -156,10 +154,10 @@ class VQAttention(keras.layers.Layer):
         self.output_dense.build((*input_shape[:-1], self.heads * self._value_size))
         lags = (1 if self.causal else 2) * self.block_length + 1
         if self.position_bias == "xl":
-            shape = (self._lag_channels, self.heads * self.key_size)
-            self.lag_kernel = self.add_weight(
-                shape, self.kernel_initializer.clone(), name="lag_kernel"
-            )
+            channels = self.key_size + self.key_size % 2  # a sine and a cosine of each angle
+            shape = (channels, self.heads * self.key_size)
+            kernel = self.kernel_initializer.clone()
+            self.lag_kernel = self.add_weight(shape, kernel, name="lag_kernel")
             shape = (self.heads, 1, self.key_size)
             self.lag_query = self.add_weight(shape, "zeros", name="lag_query")
         elif self.position_bias == "toeplitz":
@@ -167,10 +165,6 @@ class VQAttention(keras.layers.Layer):
         shape = (self.heads, self.codes, self.key_size)
         self.code_sums = self._average(shape, sphere, "code_sums")
         self.code_counts = self._average(shape[:2], "ones", "code_counts")
-
-    @property
-    def _lag_channels(self):
-        return self.key_size + self.key_size % 2
 
     def _average(self, shape, initializer, name):
         """A state of the codebook, the same on all replicas and float32 whatever the policy."""
@@ -213,15 +207,8 @@ class VQAttention(keras.layers.Layer):
         Returns:
             Dict of tensors of fixed shapes, `ops.vq_block`'s and the last `segment` (b,).
         """
-        state = empty_state(
-            batch_size,
-            self.heads,
-            self.codes,
-            self.block_length,
-            self.key_size,
-            self._value_size,
-            self._wide,
-        )
+        sizes = (self.heads, self.codes, self.block_length, self.key_size, self._value_size)
+        state = empty_state(batch_size, *sizes, self._wide)
         return {**state, "segment": ops.zeros((batch_size,), "int32")}
 
     def step(self, inputs, state, mask=None, segment_ids=None):
@@ -269,8 +256,9 @@ class VQAttention(keras.layers.Layer):
         ends = [sum(self._sizes[: i + 1]) for i in range(len(self._sizes) - 1)]
         query, key, value, *gate = ops.split(projected, ends, axis=-1)
         value = ops.silu(value) if self.gated else value
-        query, key, value = (self._split_heads(x) for x in (query, key, value))
-        query, key = self._normalize(query), self._normalize(key)
+        parts = (split_heads(x, self.heads, self._wide) for x in (query, key, value))
+        query, key, value = parts
+        query, key = normalize_head(query), normalize_head(key)
         codebook = self.codebook
         code = nearest_codes(key, codebook, self.block_length)
         quantised = code_vectors(ops.cast(codebook, self._wide), code)
@@ -284,17 +272,6 @@ class VQAttention(keras.layers.Layer):
             "document": document,
         }
         return tokens, key, gate
-
-    def _split_heads(self, x):
-        """(b, n, h * size) as (b, h, n, size), in the dtype of sums."""
-        batch, length, width = ops.shape(x)
-        x = ops.reshape(ops.cast(x, self._wide), (batch, length, self.heads, width // self.heads))
-        return ops.transpose(x, (0, 2, 1, 3))
-
-    def _normalize(self, x):
-        centred = x - ops.mean(x, -1, keepdims=True)
-        variance = ops.mean(ops.square(centred), -1, keepdims=True)
-        return centred * ops.rsqrt(variance + 1e-6) * self.key_size**-0.25
 
     def _follow(self, key, tokens):
         """Moves the codebook towards the keys, and adds the loss that moves keys towards it."""
@@ -319,22 +296,13 @@ class VQAttention(keras.layers.Layer):
         if self.position_bias is None:
             return {}
         if self.position_bias == "toeplitz":
-            table, size = ops.cast(self.lag_bias, self._wide), self.block_length + 1
-            return {"lag_bias": table[..., :size] if sign < 0 else ops.flip(table[..., -size:], -1)}
-        lags = sign * ops.arange(self.block_length, -1, -1)
-        angles = rotary_angles(lags, self._lag_channels)
-        sinusoids = ops.cast(ops.concatenate((ops.sin(angles), ops.cos(angles)), -1), self._wide)
-        keys = ops.matmul(sinusoids, ops.cast(self.lag_kernel, self._wide)) * self.key_size**-0.25
-        keys = ops.reshape(keys, (self.block_length + 1, self.heads, self.key_size))
-        keys = ops.transpose(keys, (1, 0, 2))  # (h, L + 1, key_size)
-        query = ops.cast(self.lag_query, self._wide)
-        return {"lag_key": keys, "lag_bias": ops.matmul(query, ops.swapaxes(keys, -1, -2))}
+            return toeplitz_biases(ops.cast(self.lag_bias, self._wide), self.block_length, sign)
+        weights = (ops.cast(weight, self._wide) for weight in (self.lag_kernel, self.lag_query))
+        return xl_biases(*weights, self.block_length, sign)
 
     def _output(self, gathered, gate):
         """The output of what each head has gathered, (b, h, n, value_size)."""
-        batch, _, length, size = ops.shape(gathered)
-        mixed = ops.reshape(ops.transpose(gathered, (0, 2, 1, 3)), (batch, length, self._sizes[2]))
-        mixed = ops.cast(mixed, self.compute_dtype)
+        mixed = join_heads(gathered, self.compute_dtype)
         if self.gated:
             mixed = ops.silu(gate[0]) * mixed
         return project_rows(self.output_dense, mixed)
@@ -359,27 +327,3 @@ class VQAttention(keras.layers.Layer):
             "grad_through_cache": self.grad_through_cache,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
-
-
-def _check_arguments(layer):
-    """Raises ValueError unless the arguments of a `VQAttention` are possible."""
-    heads, key_size, value_size = layer.heads, layer.key_size, layer.value_size
-    codes, block_length = layer.codes, layer.block_length
-    if min(heads, codes, block_length, value_size or 1) < 1 or key_size < 2 or value_size == 0:
-        raise ValueError(
-            "Sizes must be positive, and normalised keys have at least 2 channels. Received: "
-            f"{heads=}, {key_size=}, {value_size=}, {codes=}, {block_length=}"
-        )
-    method, position_bias = layer.method, layer.position_bias
-    if method not in METHODS:
-        raise ValueError(f"Expected a method of {METHODS}. Received: {method=}")
-    if position_bias is not None and position_bias not in POSITION_BIASES:
-        raise ValueError(
-            f"Expected a position_bias of {POSITION_BIASES} or None. Received: {position_bias=}"
-        )
-    commitment, momentum = layer.commitment, layer.momentum
-    if not commitment >= 0 or not 0 <= momentum < 1:
-        raise ValueError(
-            "Expected a commitment of at least 0 and a momentum in [0, 1). "
-            f"Received: {commitment=}, {momentum=}"
-        )
