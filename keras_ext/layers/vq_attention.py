@@ -152,7 +152,6 @@ class VQAttention(keras.layers.Layer):
         # Its width is the width of the input, known only here.
         self.output_dense = self._dense(input_shape[-1], "output")
         self.output_dense.build((*input_shape[:-1], self.heads * self._value_size))
-        lags = (1 if self.causal else 2) * self.block_length + 1
         if self.position_bias == "xl":
             channels = self.key_size + self.key_size % 2  # a sine and a cosine of each angle
             shape = (channels, self.heads * self.key_size)
@@ -161,7 +160,8 @@ class VQAttention(keras.layers.Layer):
             shape = (self.heads, 1, self.key_size)
             self.lag_query = self.add_weight(shape, "zeros", name="lag_query")
         elif self.position_bias == "toeplitz":
-            self.lag_bias = self.add_weight((self.heads, 1, lags), "zeros", name="lag_bias")
+            shape = (self.heads, 1, (1 if self.causal else 2) * self.block_length + 1)
+            self.lag_bias = self.add_weight(shape, "zeros", name="lag_bias")
         shape = (self.heads, self.codes, self.key_size)
         self.code_sums = self._average(shape, sphere, "code_sums")
         self.code_counts = self._average(shape[:2], "ones", "code_counts")
@@ -184,9 +184,8 @@ class VQAttention(keras.layers.Layer):
         return averaged_codebook(ops.copy(self.code_sums), ops.copy(self.code_counts))
 
     def call(self, inputs, mask=None, segment_ids=None, training=None):
-        if segment_ids is None:
-            document = ops.zeros(ops.shape(inputs)[:2], "int32")
-        else:
+        document = ops.zeros(ops.shape(inputs)[:2], "int32")
+        if segment_ids is not None:
             document = document_runs(segment_ids)
         tokens, key, gate = self._tokens(inputs, mask, document)
         if training and self.trainable:
@@ -246,9 +245,8 @@ class VQAttention(keras.layers.Layer):
     def _tokens(self, inputs, mask, document):
         """The tokens as `attend_block` takes them, keys before they are quantised, and the gate."""
         inputs = ops.cast(inputs, self.compute_dtype)
-        if mask is None:
-            visible = ops.ones(ops.shape(inputs)[:2], "bool")
-        else:
+        visible = ops.ones(ops.shape(inputs)[:2], "bool")
+        if mask is not None:
             visible = ops.cast(mask, "bool")
             # Not a number at a hidden token would be one in the gradient of all.
             inputs = ops.where(ops.expand_dims(visible, -1), inputs, 0)
@@ -256,8 +254,8 @@ class VQAttention(keras.layers.Layer):
         ends = [sum(self._sizes[: i + 1]) for i in range(len(self._sizes) - 1)]
         query, key, value, *gate = ops.split(projected, ends, axis=-1)
         value = ops.silu(value) if self.gated else value
-        parts = (split_heads(x, self.heads, self._wide) for x in (query, key, value))
-        query, key, value = parts
+        split = (split_heads(x, self.heads, self._wide) for x in (query, key, value))
+        query, key, value = split
         query, key = normalize_head(query), normalize_head(key)
         codebook = self.codebook
         code = nearest_codes(key, codebook, self.block_length)

@@ -23,7 +23,7 @@ def toeplitz_biases(table, longest, sign):
 def xl_biases(kernel, query, longest, sign):
     """A vector for each lag and head, that products with queries are taken of (Transformer-XL).
 
-        lag_key(l) = sinusoids(l) kernel / size^(1/4),  lag_bias(l) = query . lag_key(l)
+        bias_i(l) = (q_i + query) . lag_key(l),  lag_key(l) = sinusoids(l) kernel / size^(1/4)
 
     Args:
         kernel: (channels, h * size).
@@ -32,8 +32,8 @@ def xl_biases(kernel, query, longest, sign):
         sign: 1 or -1.
 
     Returns:
-        Dict of `lag_key` (h, L + 1, size) and `lag_bias` (h, 1, L + 1), for the lags L, L - 1,
-        ..., 0 times the sign.
+        Dict of `lag_key` (h, L + 1, size), for the lags L, L - 1, ..., 0 times the sign, and of
+        `lag_query`, the query.
 
     Source: Zihang Dai et al., Transformer-XL: Attentive Language Models beyond a Fixed-Length
     Context, 2019, https://arxiv.org/abs/1901.02860
@@ -42,5 +42,4 @@ def xl_biases(kernel, query, longest, sign):
     angles = rotary_angles(sign * ops.arange(longest, -1, -1), kernel.shape[0])
     sinusoids = ops.cast(ops.concatenate((ops.sin(angles), ops.cos(angles)), -1), kernel.dtype)
     keys = ops.reshape(ops.matmul(sinusoids, kernel) * size**-0.25, (longest + 1, heads, size))
-    keys = ops.transpose(keys, (1, 0, 2))
-    return {"lag_key": keys, "lag_bias": ops.matmul(query, ops.swapaxes(keys, -1, -2))}
+    return {"lag_key": ops.transpose(keys, (1, 0, 2)), "lag_query": query}

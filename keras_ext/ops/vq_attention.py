@@ -68,15 +68,15 @@ def quadratic_vq_attention(tokens, before, after, block_length):
     query, key = tokens["query"], tokens["key"]
     length = ops.shape(query)[2]
     scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
-    biases = _all_lags(query, before, after, block_length)
-    if biases is not None:
-        scores = scores + skew(biases, length - 1)[..., :length]
     rows, columns = (ops.expand_dims(tokens["document"], axis) for axis in (2, 1))
     seen = ops.equal(rows, columns) & ops.expand_dims(tokens["visible"], 1)
     if after is None:
         places = ops.arange(length)
         seen = seen & (ops.expand_dims(places, 1) >= places)
     scores = mask_scores(scores, ops.expand_dims(seen, 1))
+    biases = _all_lags(query, before, after, block_length)
+    if biases is not None:
+        scores = scores + skew(biases, length - 1)[..., :length]
     # As in `attend_block`: where all is masked, the weights are 0.
     largest = ops.stop_gradient(ops.max(scores, -1, keepdims=True))
     weights = ops.exp(scores - ops.maximum(largest, MASKED / 2))

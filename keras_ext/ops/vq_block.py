@@ -31,9 +31,9 @@ def attend_block(state, block, shared, itself=True, grad_through_cache=False):
     """What the queries of a block gather from all tokens up to their own, and the state after it.
 
         recent_ij = q_i . k_j + bias_ij,   j in the L tokens before the block, and up to i in it
-        cached_ic = q_i . e_c + log(count_c),   c a code that a token before those has
+        cached_ic = q_i . e_c,   c a code that a token before those has
         m_i = the largest of both
-        numerator_i = sum_j exp(recent_ij - m_i) v_j + sum_c exp(cached_ic - m_i) mean_c
+        numerator_i = sum_j exp(recent_ij - m_i) v_j + sum_c count_c exp(cached_ic - m_i) mean_c
 
     and the denominator the same sum without values. Only visible tokens of the query's own document
     count. Then the oldest tokens move from the block before to the cache:
@@ -49,7 +49,8 @@ def attend_block(state, block, shared, itself=True, grad_through_cache=False):
         block: dict of `query` (b, h, t, key_size) and of what the state holds of recent tokens:
             `key`, `code`, `value`, `visible`, `document` of the t new tokens.
         shared: dict of `codebook` (h, codes, key_size) and, where there are biases,
-            `lag_key` (h, L + 1, key_size), `lag_bias` (h, 1, L + 1): for lags of L, L - 1, ..., 0.
+            `lag_key` (h, L + 1, key_size) and `lag_query` (h, 1, key_size), or `lag_bias`
+            (h, 1, L + 1): for lags of L, L - 1, ..., 0.
         itself: bool, whether a token sees itself.
         grad_through_cache: bool, whether values get a gradient through the cache.
 
@@ -63,24 +64,26 @@ def attend_block(state, block, shared, itself=True, grad_through_cache=False):
     both |= {name: _joined(state, block, name, axis=1) for name in ("visible", "document")}
 
     recent = ops.matmul(query, ops.swapaxes(both["key"], -1, -2))  # (b, h, t, L + t)
+    lag = before + ops.expand_dims(ops.arange(length), 1) - ops.arange(before + length)
+    seen = _same(block["document"], both["document"]) & (lag >= (0 if itself else 1))
+    seen = seen & ops.expand_dims(both["visible"], 1)  # (b, t, L + t)
+    # Not the bias first: with one head, TensorFlow would fuse product and sum to one operation of
+    # oneDNN that writes beyond its memory.
+    recent = mask_scores(recent, ops.expand_dims(seen, 1))
     biases = lag_scores(query, shared)
     if biases is not None:
         padding = [(0, 0)] * (len(biases.shape) - 1) + [(0, length)]
         recent = recent + skew(ops.pad(biases, padding))
-    lag = before + ops.expand_dims(ops.arange(length), 1) - ops.arange(before + length)
-    seen = _same(block["document"], both["document"]) & (lag >= (0 if itself else 1))
-    seen = seen & ops.expand_dims(both["visible"], 1)  # (b, t, L + t)
-    recent = mask_scores(recent, ops.expand_dims(seen, 1))
 
     counts = ops.expand_dims(state["count"], 2)  # (b, h, 1, codes)
-    cached = ops.matmul(query, ops.swapaxes(codebook, -1, -2)) + ops.log(ops.maximum(counts, 1))
+    cached = ops.matmul(query, ops.swapaxes(codebook, -1, -2))
     known = _same(block["document"], ops.expand_dims(state["cached"], 1))  # (b, t, 1)
     cached = mask_scores(cached, (counts > 0) & ops.expand_dims(known, 1))
 
     largest = [ops.max(scores, -1, keepdims=True) for scores in (recent, cached)]
     # Above every masked score, so that the weight of those is 0 even where all are masked.
     largest = ops.maximum(ops.stop_gradient(ops.maximum(*largest)), MASKED / 2)
-    weights, cache_weights = ops.exp(recent - largest), ops.exp(cached - largest)
+    weights, cache_weights = ops.exp(recent - largest), counts * ops.exp(cached - largest)
     denominator = ops.sum(weights, -1, keepdims=True) + ops.sum(cache_weights, -1, keepdims=True)
     numerator = ops.matmul(weights, both["value"]) + ops.matmul(cache_weights, state["mean"])
 
@@ -112,13 +115,14 @@ def _absorbed(state, both, length, grad_through_cache):
 def lag_scores(query, shared):
     """The biases of each query by lag: (b or 1, h, t, L + 1), lag L first; None: there are none.
 
-    bias_i(lag) = q_i . lag_key(lag) + lag_bias(lag)
+    bias_i(lag) = (q_i + lag_query) . lag_key(lag)  or  lag_bias(lag)
     """
+    if "lag_key" in shared:
+        query = query + shared["lag_query"]
+        return ops.matmul(query, ops.swapaxes(shared["lag_key"], -1, -2))
     if "lag_bias" not in shared:
         return None
     bias = ops.expand_dims(shared["lag_bias"], 0)
-    if "lag_key" in shared:
-        return ops.matmul(query, ops.swapaxes(shared["lag_key"], -1, -2)) + bias
     _, heads, length, _ = ops.shape(query)
     return ops.broadcast_to(bias, (1, heads, length, bias.shape[-1]))
 
