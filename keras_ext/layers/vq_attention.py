@@ -127,16 +127,13 @@ class VQAttention(keras.layers.Layer):
         self.grad_through_cache = grad_through_cache
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         check_vq_arguments(self)
+        self._value_size = value_size or key_size
         # The dtype of scores and sums.
         self._wide = "float64" if self.compute_dtype == "float64" else "float32"
         sizes = [key_size, key_size, *[self._value_size] * (2 if gated else 1)]
         self._sizes = [heads * size for size in sizes]
         self.input_dense = self._dense(sum(self._sizes), "input")
         self.supports_masking = True
-
-    @property
-    def _value_size(self):
-        return self.value_size or self.key_size
 
     def _dense(self, units, name):
         return keras.layers.Dense(
@@ -157,8 +154,8 @@ class VQAttention(keras.layers.Layer):
             shape = (channels, self.heads * self.key_size)
             kernel = self.kernel_initializer.clone()
             self.lag_kernel = self.add_weight(shape, kernel, name="lag_kernel")
-            shape = (self.heads, 1, self.key_size)
-            self.lag_query = self.add_weight(shape, "zeros", name="lag_query")
+            query = (self.heads, 1, self.key_size)
+            self.lag_query = self.add_weight(query, "zeros", name="lag_query")
         elif self.position_bias == "toeplitz":
             shape = (self.heads, 1, (1 if self.causal else 2) * self.block_length + 1)
             self.lag_bias = self.add_weight(shape, "zeros", name="lag_bias")
@@ -190,8 +187,7 @@ class VQAttention(keras.layers.Layer):
         tokens, key, gate = self._tokens(inputs, mask, document)
         if training and self.trainable:
             self._follow(key, tokens)
-        before, after = self._shared()
-        arguments = (tokens, before, after, self.block_length)
+        arguments = (tokens, *self._shared(), self.block_length)
         length = inputs.shape[1]
         if self.method == "quadratic" or (length is not None and length <= 2 * self.block_length):
             return self._output(quadratic_vq_attention(*arguments), gate)
@@ -273,9 +269,8 @@ class VQAttention(keras.layers.Layer):
 
     def _follow(self, key, tokens):
         """Moves the codebook towards the keys, and adds the loss that moves keys towards it."""
-        averages = self.code_sums, self.code_counts
-        rows = (key, tokens["code"], tokens["visible"])
-        values = updated_averages(*map(ops.copy, averages), *rows, self.momentum)
+        averages, rows = (self.code_sums, self.code_counts), (tokens["code"], tokens["visible"])
+        values = updated_averages(*map(ops.copy, averages), key, *rows, self.momentum)
         for average, value in zip(averages, values, strict=True):
             average.assign(value)
         shown = ops.cast(tokens["visible"], self._wide)
