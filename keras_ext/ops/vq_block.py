@@ -67,8 +67,6 @@ def attend_block(state, block, shared, itself=True, grad_through_cache=False):
     lag = before + ops.expand_dims(ops.arange(length), 1) - ops.arange(before + length)
     seen = _same(block["document"], both["document"]) & (lag >= (0 if itself else 1))
     seen = seen & ops.expand_dims(both["visible"], 1)  # (b, t, L + t)
-    # Not the bias first: with one head, TensorFlow would fuse product and sum to one operation of
-    # oneDNN that writes beyond its memory.
     recent = mask_scores(recent, ops.expand_dims(seen, 1))
     biases = lag_scores(query, shared)
     if biases is not None:
