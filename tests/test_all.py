@@ -88,6 +88,9 @@ THREE = {
     "mask": MASK,
 }
 UNIT = {"units": 10, "key_size": 4}
+# So few codes that no rounding to half precision makes another the nearest.
+QUANTISED = {"heads": 2, "key_size": 4, "codes": 3}
+DOCUMENTS = np.array([[4, 4, 4, 4, 9, 9, 0], [1, 2, 2, 2, 0, 0, 0], [0] * LENGTH], "int32")
 
 POINTER = {"heads": 2, "head_size": 4}
 OTHER_POINTER = {
@@ -107,6 +110,8 @@ ENCODER = {
     "intermediate_dim": 12,
 }
 UNITS = {"vocabulary_size": 11, "num_layers": 2, "hidden_dim": 8, "intermediate_dim": 16}
+# So few codes that no rounding to half precision makes another the nearest.
+WRITER = {"vocabulary_size": 11, "num_layers": 2, "hidden_dim": 8, "key_size": 4, "codes": 2}
 OTHER_BARE = {
     "num_segments": 4,
     "dropout": 0.3,
@@ -124,6 +129,13 @@ HEADS = {"with_pool": "linear", "with_nsp": True, "with_mlm": "linear"}
 PLACES = {"positions": (TURNS / 4).astype("float32")}
 TWO = {"inputs": [HIDDEN["inputs"], RNG.normal(size=(3, LENGTH, 8)).astype("float32")]}
 POSITIONS = {"inputs": {**BATCH["inputs"], "position_ids": np.cumsum(MASK, 1).astype("int32")}}
+PACKED = {
+    "inputs": {
+        "token_ids": TOKENS,
+        "padding_mask": MASK,
+        "document_ids": DOCUMENTS,
+    }
+}
 
 # Times that half precision holds.
 TIMES = np.array([0.25, 1.0, 0.0], "float32")
@@ -308,6 +320,28 @@ ROWS = [
     ),
     LayerRow(layers.SAU, {}, HIDDEN),
     LayerRow(layers.SAU, {"negative_slope": 0.1, "width": 0.5}, HIDDEN, "other"),
+    LayerRow(layers.VQAttention, {**QUANTISED, "block_length": 2}, MASKED_HIDDEN),
+    LayerRow(
+        layers.VQAttention,
+        {**QUANTISED, "block_length": 2, "causal": False, "position_bias": "toeplitz"},
+        {**MASKED_HIDDEN, "segment_ids": DOCUMENTS},
+        "documents",
+    ),
+    LayerRow(
+        layers.VQAttention,
+        {
+            **QUANTISED,
+            "value_size": 6,
+            "gated": True,
+            "method": "quadratic",
+            "commitment": 0.25,
+            "momentum": 0.5,
+            "grad_through_cache": True,
+            "kernel_initializer": UNIFORM,
+        },
+        MASKED_HIDDEN,
+        "other",
+    ),
     LayerRow(layers.ScaleNorm, {}, HIDDEN),
     LayerRow(layers.ScaleNorm, {"epsilon": 0.01}, HIDDEN, "other"),
     LayerRow(layers.DeepNormResidual, {"alpha": 1.5}, TWO),
@@ -569,6 +603,30 @@ ROWS = [
         },
         BATCH,
         "softmax",
+    ),
+    LayerRow(models.VQTransformer, {**WRITER, "residual": "pre", "block_length": 2}, BATCH),
+    LayerRow(
+        models.VQTransformer,
+        {
+            **WRITER,
+            "num_heads": 2,
+            "intermediate_dim": 16,
+            "gated": False,
+            "num_segments": 0,
+            "packed": True,
+            "dropout": 0.3,
+            "with_mlm": "linear",
+            "embedding_dim": 6,
+            "application": "lm",
+            "method": "quadratic",
+            "position_bias": "toeplitz",
+            "commitment": 0.25,
+            "momentum": 0.5,
+            "layer_norm_epsilon": 1e-3,
+            "kernel_initializer": UNIFORM,
+        },
+        PACKED,
+        "other",
     ),
     LayerRow(
         models.BigramRoFormerEncoder,

@@ -47,6 +47,7 @@ TENSORFLOW = {
     "checkpoints/tensorflow_checkpoint.py",
     "bert4keras/tf_format.py",
     "ops/replicas.py",
+    "ops/scan_blocks.py",
     "optimizers/replicas.py",
     "training/chunk_loop.py",
 }

@@ -40,6 +40,7 @@ from keras_ext.layers.sinusoidal_position_embedding import SinusoidalPositionEmb
 from keras_ext.layers.time_embedding import TimeEmbedding
 from keras_ext.layers.unit_normalization import UnitNormalization
 from keras_ext.layers.vector_quantizer import VectorQuantizer
+from keras_ext.layers.vq_attention import VQAttention
 
 __all__ = [
     "AttachMask",
@@ -80,6 +81,7 @@ __all__ = [
     "SinusoidalPositionEmbedding",
     "TimeEmbedding",
     "UnitNormalization",
+    "VQAttention",
     "VectorQuantizer",
     "fold_mlm_mask_embedding",
 ]

@@ -12,6 +12,7 @@ from keras_ext.models.nezha import NezhaEncoder
 from keras_ext.models.roformer import RoFormerEncoder
 from keras_ext.models.roformer_v2 import RoFormerV2Encoder
 from keras_ext.models.unet import UNet
+from keras_ext.models.vq_transformer import VQTransformer
 
 __all__ = [
     "AlbertEncoder",
@@ -26,4 +27,5 @@ __all__ = [
     "RoFormerEncoder",
     "RoFormerV2Encoder",
     "UNet",
+    "VQTransformer",
 ]

@@ -169,7 +169,7 @@ class Residual:
 
         def block(x, **call_arguments):
             for branch in branches:
-                x = self._branch(branch, x, **call_arguments)
+                x = self.branch(branch, x, **call_arguments)
                 call_arguments = {}
             return Block(sum(branches, ()), x)
 
@@ -188,8 +188,18 @@ class Residual:
             self.norm(dtype=self.policy, name=f"{name}-Norm"),
         )
 
-    def _branch(self, branch, x, **call_arguments):
-        layer, drop, add, norm = branch
+    def branch(self, layers, x, **call_arguments):
+        """`x` after one branch of a block.
+
+        Args:
+            layers: the layer, or a function in its place, and its dropout, sum and norm.
+            x: (b, n, d).
+            **call_arguments: those of the layer.
+
+        Returns:
+            (b, n, d).
+        """
+        layer, drop, add, norm = layers
         if self.kind == "pre":
             return add([x, drop(layer(norm(x), **call_arguments))])
         y = drop(layer(x, **call_arguments))

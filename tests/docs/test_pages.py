@@ -33,6 +33,7 @@ def policy():
         ("sequences_rnn.md", 4),
         ("sequences_codes.md", 4),
         ("sequences_pretraining.md", 7),
+        ("sequences_vq_attention.md", 3),
     ],
 )
 def test_the_code_prints_what_the_page_shows(tmp_path, policy, name, blocks):
