@@ -64,7 +64,8 @@ class NTKDense(keras.layers.Layer):
         # Dividing the inputs first: the product itself leaves float16 sooner. In float32, as the
         # root rounded to bfloat16 is off by up to 0.2 %.
         inputs = ops.cast(inputs, "float32") * inputs.shape[-1] ** -0.5
-        output = ops.matmul(ops.cast(inputs, self.compute_dtype), self.kernel)
+        # `matmul` of (b, 1, n, d) by (d, u) ends the process in oneDNN: see `ops.products_with`.
+        output = ops.tensordot(ops.cast(inputs, self.compute_dtype), self.kernel, axes=1)
         return self.activation(output + self.bias if self.use_bias else output)
 
     def compute_output_shape(self, input_shape):

@@ -1,5 +1,7 @@
 from keras import ops
 
+from keras_ext.ops.products_with import products_with
+
 
 def nearest_code(x, codebook):
     """The index of the code that lies nearest to each vector.
@@ -26,5 +28,4 @@ def nearest_code(x, codebook):
     x = ops.stop_gradient(ops.cast(x, "float32"))
     codebook = ops.stop_gradient(ops.cast(codebook, "float32"))
     norms = ops.expand_dims(ops.sum(ops.square(codebook), -1), -2)
-    products = ops.matmul(x, ops.swapaxes(codebook, -1, -2))
-    return ops.cast(ops.argmin(norms - 2 * products, -1), "int32")
+    return ops.cast(ops.argmin(norms - 2 * products_with(codebook, x), -1), "int32")

@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_ext.ops.masking import MASKED, mask_scores
+from keras_ext.ops.products_with import products_with
 
 
 def empty_state(batch, heads, codes, block_length, key_size, value_size, dtype):
@@ -74,7 +75,7 @@ def attend_block(state, block, shared, itself=True, grad_through_cache=False):
         recent = recent + skew(ops.pad(biases, padding))
 
     counts = ops.expand_dims(state["count"], 2)  # (b, h, 1, codes)
-    cached = ops.matmul(query, ops.swapaxes(codebook, -1, -2))
+    cached = products_with(codebook, query)
     known = _same(block["document"], ops.expand_dims(state["cached"], 1))  # (b, t, 1)
     cached = mask_scores(cached, (counts > 0) & ops.expand_dims(known, 1))
 
@@ -117,7 +118,7 @@ def lag_scores(query, shared):
     """
     if "lag_key" in shared:
         query = query + shared["lag_query"]
-        return ops.matmul(query, ops.swapaxes(shared["lag_key"], -1, -2))
+        return products_with(shared["lag_key"], query)
     if "lag_bias" not in shared:
         return None
     bias = ops.expand_dims(shared["lag_bias"], 0)

@@ -388,6 +388,18 @@ def test_a_model_of_unknown_length_trains(jit, policy, tmp_path):
     np.testing.assert_array_equal(model.predict(x, verbose=0), loaded.predict(x, verbose=0))
 
 
+@pytest.mark.parametrize("position_bias", ["xl", "toeplitz", None])
+def test_one_head_trains_in_a_graph(rng, position_bias):
+    """Where the products of a batch with one codebook ended the process: see `products_with`."""
+    inputs = keras.Input((20, 8))
+    layer = VQAttention(1, 16, codes=16, block_length=4, position_bias=position_bias)
+    model = keras.Model(inputs, layer(inputs))
+    model.compile("sgd", "mse", jit_compile=False)
+    x = rng.normal(size=(32, 20, 8)).astype("float32")
+    losses = model.fit(x, x, batch_size=16, epochs=2, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+
+
 def test_a_mask_that_keras_attaches_is_found_and_handed_on():
     ids = np.array([[3, 1, 2, 0, 0, 2, 1], [1] * 7])
     embedded = keras.layers.Embedding(4, WIDTH, mask_zero=True)(ids)
