@@ -30,10 +30,8 @@ def policy():
         ("training.md", 2),
         ("entities.md", 12),
         ("diffusion.md", 8),
-        ("sequences_rnn.md", 4),
-        ("sequences_codes.md", 4),
-        ("sequences_pretraining.md", 7),
-        ("sequences_vq_attention.md", 3),
+        ("flows.md", 4),
+        ("sequences.md", 19),
     ],
 )
 def test_the_code_prints_what_the_page_shows(tmp_path, policy, name, blocks):
