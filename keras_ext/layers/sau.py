@@ -35,9 +35,9 @@ class SAU(keras.layers.Layer):
     Example:
 
     >>> import numpy as np
-    >>> layer = SAU(negative_slope=0.0, width=0.5)
-    >>> np.asarray(layer(np.array([-9.0, 0.0, 9.0], "float32"))).round(4).tolist()
-    [-0.0, 0.1995, 9.0]
+    >>> layer = SAU(negative_slope=0.1, width=0.5)
+    >>> [f"{y:.4f}" for y in np.asarray(layer(np.array([-9.0, 0.0, 9.0], "float32")))]
+    ['-0.9000', '0.1795', '9.0000']
 
     Source: Koushik Biswas et al., SAU: Smooth activation function using convolution with
     approximate identities, 2021, https://arxiv.org/abs/2109.13210

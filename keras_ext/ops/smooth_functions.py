@@ -44,7 +44,14 @@ def smooth_step(x, width=1.0, kernel="gaussian"):
 
 
 def smooth_sign(x, width=1.0, kernel="gaussian"):
-    """-1 below 0, 1 from 0 on, smoothed."""
+    """-1 below 0, 1 from 0 on, smoothed.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.round(np.asarray(smooth_sign(np.array([-9.0, 0.0, 0.5]))), 4).tolist()
+    [-1.0, 0.0, 0.3829]
+    """
     return smooth([0], [[-1], [1]], kernel)(x, width)
 
 
@@ -71,6 +78,13 @@ def smooth_leaky_relu(x, negative_slope=0.2, width=1.0, kernel="gaussian"):
 
     Returns:
         Tensor of the shape and dtype of x.
+
+    Example:
+
+    >>> import numpy as np
+    >>> y = smooth_leaky_relu(np.array([-9.0, 0.0, 9.0]), 0.1, width=0.5)
+    >>> np.round(np.asarray(y), 4).tolist()
+    [-0.9, 0.1795, 9.0]
     """
     x, width, dtype = floats(x, width)
     slope = ops.cast(negative_slope, x.dtype)
@@ -79,7 +93,14 @@ def smooth_leaky_relu(x, negative_slope=0.2, width=1.0, kernel="gaussian"):
 
 
 def smooth_abs(x, width=1.0, kernel="gaussian"):
-    """|x|, smoothed."""
+    """|x|, smoothed.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.round(np.asarray(smooth_abs(np.array([-9.0, 0.0, 9.0]), width=0.5)), 4).tolist()
+    [9.0, 0.3989, 9.0]
+    """
     return smooth([0], [[0, -1], [0, 1]], kernel)(x, width)
 
 
@@ -98,6 +119,12 @@ def smooth_max(x, y, width=1.0, kernel="gaussian"):
 
     Returns:
         Tensor of their broadcast shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.round(np.asarray(smooth_max(np.array([0.0, 5.0]), 0.0, kernel="logistic")), 4).tolist()
+    [0.6931, 5.0067]
     """
     numbers = (type(each) if type(each) in (int, float) else each.dtype for each in (x, y))
     dtype = backend.result_type(*numbers, float)
@@ -109,7 +136,14 @@ def smooth_max(x, y, width=1.0, kernel="gaussian"):
 
 
 def smooth_min(x, y, width=1.0, kernel="gaussian"):
-    """The smaller of two tensors that broadcast, smoothed in their difference."""
+    """The smaller of two tensors that broadcast, smoothed in their difference.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.round(np.asarray(smooth_min(np.array([0.0, 5.0]), 0.0, kernel="logistic")), 4).tolist()
+    [-0.6931, -0.0067]
+    """
     return -smooth_max(ops.negative(x), ops.negative(y), width, kernel)
 
 
@@ -125,6 +159,12 @@ def smooth_clip(x, x_min, x_max, width=1.0, kernel="gaussian"):
 
     Returns:
         Tensor of the shape and dtype of x.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.round(np.asarray(smooth_clip(np.array([-9.0, 0.0, 1.0]), 0, 1, width=0.1)), 4).tolist()
+    [0.0, 0.0399, 0.9601]
     """
     return smooth([x_min, x_max], [[x_min], [0, 1], [x_max]], kernel)(x, width)
 
@@ -143,6 +183,12 @@ def smooth_floor(x, width=0.1, kernel="gaussian"):
 
     Returns:
         Tensor of the shape and dtype of x.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.round(np.asarray(smooth_floor(np.array([0.5, 1.0, 1.1]))), 4).tolist()
+    [0.0, 0.5, 0.8413]
     """
     ramp, _, harmonic = get_kernel(kernel)
     x, s, dtype = floats(x, width)
@@ -158,11 +204,25 @@ def smooth_floor(x, width=0.1, kernel="gaussian"):
 
 
 def smooth_ceil(x, width=0.1, kernel="gaussian"):
-    """The smallest whole number that is not below x, smoothed as `smooth_floor`."""
+    """The smallest whole number that is not below x, smoothed as `smooth_floor`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.round(np.asarray(smooth_ceil(np.array([0.5, 1.0, 1.1]))), 4).tolist()
+    [1.0, 1.5, 1.8413]
+    """
     return -smooth_floor(ops.negative(x), width, kernel)
 
 
 def smooth_round(x, width=0.1, kernel="gaussian"):
-    """The whole number nearest to x, smoothed as `smooth_floor`."""
+    """The whole number nearest to x, smoothed as `smooth_floor`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.round(np.asarray(smooth_round(np.array([0.5, 1.0, 1.4]))), 4).tolist()
+    [0.5, 1.0, 1.1587]
+    """
     x, _, dtype = floats(x, 1.0)
     return ops.cast(smooth_floor(x + 0.5, width, kernel), dtype)
