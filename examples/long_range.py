@@ -175,7 +175,9 @@ def verdict(differences):
         return "one seed has no standard error: no result"
     error = np.std(differences, ddof=1) / count**0.5
     said = f"difference {mean:+.3f}, two standard errors {2 * error:.3f}: "
-    return said + ("self-pretraining is better" if mean > 2 * error else "null result")
+    if abs(mean) <= 2 * error:
+        return said + "null result"
+    return said + f"self-pretraining is {'better' if mean > 0 else 'worse'}"
 
 
 def draw(curves, chance, path):

@@ -103,3 +103,8 @@ def made_trainable(layer):
 def forget_resumed_epoch(model):
     """Forgets where `keras.callbacks.BackupAndRestore` resumed a fit: the next would skip to it."""
     model._initial_epoch = None
+
+
+def is_within_fit(named):
+    """Whether Keras' `fit` calls `evaluate`, by its arguments by name."""
+    return "_use_cached_eval_dataset" in named

@@ -217,6 +217,24 @@ def resumed_epoch(folder):
     assert epochs(1) == [0]
 
 
+def evaluations_within_fit():
+    asked = []
+
+    class Asked(keras.Model):
+        def call(self, x):
+            return x
+
+        def evaluate(self, *arguments, **named):
+            asked.append(keras_internals.is_within_fit(named))
+            return super().evaluate(*arguments, **named)
+
+    model, x = Asked(), np.ones((2, 2))
+    model.compile(loss="mse")
+    model.fit(x, x, validation_data=(x, x), verbose=0)
+    model.evaluate(x, x, verbose=0)
+    assert asked == [True, False]
+
+
 MEANINGS = {
     "_trainable_variables": [trained_variables, trainable_as_made],
     "_get_variable_index": [places],
@@ -232,6 +250,7 @@ MEANINGS = {
     "_backend_apply_gradients": [all_at_once],
     "_flatten_layers": [layers_of_layers],
     "_initial_epoch": [resumed_epoch],
+    "_use_cached_eval_dataset": [evaluations_within_fit],
 }
 
 

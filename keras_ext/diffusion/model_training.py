@@ -10,6 +10,7 @@ from keras import ops
 from keras_ext.diffusion.data_checks import check_data, check_labels
 from keras_ext.diffusion.kept_samplers import averaged
 from keras_ext.diffusion.noise import uniform
+from keras_ext.keras_internals import is_within_fit
 from keras_ext.ops.settings import number
 
 
@@ -119,7 +120,7 @@ def checked_fit(model, fit, *arguments, **named):
 
 def checked_evaluate(model, evaluate, *arguments, **named):
     """Keras' `evaluate`, once all that can be seen of the data is fine; see `checked_fit`."""
-    if named.get("_use_cached_eval_dataset"):  # Keras calls it so within `fit`, which has looked
+    if is_within_fit(named):  # which has looked at the data
         return evaluate(*arguments, **named)
     bound = inspect.signature(evaluate).bind(*arguments, **named)
     given = bound.arguments

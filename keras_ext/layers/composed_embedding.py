@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_ext.ops.near_rectangle import near_rectangle
+from keras_ext.ops.settings import one_of, whole
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -64,19 +65,14 @@ class ComposedEmbedding(keras.layers.Layer):
         # Parts are combined before they are rounded.
         super().__init__(autocast=False, **kwargs)
         self.rows, self.columns, self.residual_ids = near_rectangle(input_dim)
-        if combine not in ("add", "multiply", "concat"):
+        self.input_dim = whole("input_dim", input_dim)
+        self.output_dim = whole("output_dim", output_dim)
+        self.combine = one_of("combine", combine, ("add", "multiply", "concat"))
+        if combine == "concat" and output_dim % 2:
             raise ValueError(
-                'Rows and columns are combined by "add", "multiply" or "concat". '
-                f"Received: {combine=}"
-            )
-        if output_dim < 1 or (combine == "concat" and output_dim % 2):
-            raise ValueError(
-                "The width must be above 0, and even where the halves are concatenated. "
+                "The width must be even where halves are concatenated. "
                 f"Received: {output_dim=}, {combine=}"
             )
-        self.input_dim = input_dim
-        self.output_dim = output_dim
-        self.combine = combine
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.mask_zero = mask_zero
         self.supports_masking = mask_zero
@@ -87,7 +83,7 @@ class ComposedEmbedding(keras.layers.Layer):
             shape=(self.rows + self.columns, width),
             initializer=self._start_of_parts,
             autocast=False,
-            name="parts",
+            name="part_embeddings",
         )
         self.residual = None
         if self.residual_ids:
@@ -95,7 +91,7 @@ class ComposedEmbedding(keras.layers.Layer):
                 shape=(self.residual_ids, self.output_dim),
                 initializer=self.embeddings_initializer,
                 autocast=False,
-                name="residual",
+                name="residual_embeddings",
             )
 
     def _start_of_parts(self, shape, dtype):
@@ -110,9 +106,12 @@ class ComposedEmbedding(keras.layers.Layer):
 
     def call(self, inputs):
         ids = ops.cast(inputs, "int32")
-        place = ops.maximum(ids - self.residual_ids, 0)
-        row = ops.take(self.parts, place // self.columns, axis=0)
-        column = ops.take(self.parts, self.rows + place % self.columns, axis=0)
+        ids = ops.where(ids < 0, ids + self.input_dim, ids)  # as Keras counts from the end
+        apart = ops.logical_and(ids >= 0, ids < self.residual_ids)
+        place = ops.where(apart, 0, ids - self.residual_ids)
+        # An id that there is not has a row that there is not.
+        row = ops.take(self.parts[: self.rows], place // self.columns, axis=0)
+        column = ops.take(self.parts[self.rows :], place % self.columns, axis=0)
         if self.combine == "add":
             vectors = row + column
         elif self.combine == "multiply":
@@ -120,8 +119,8 @@ class ComposedEmbedding(keras.layers.Layer):
         else:
             vectors = ops.concatenate([row, column], -1)
         if self.residual is not None:
-            own = ops.take(self.residual, ops.minimum(ids, self.residual_ids - 1), axis=0)
-            vectors = ops.where(ops.expand_dims(ids < self.residual_ids, -1), own, vectors)
+            own = ops.take(self.residual, ops.where(apart, ids, 0), axis=0)
+            vectors = ops.where(ops.expand_dims(apart, -1), own, vectors)
         return ops.cast(vectors, self.compute_dtype)
 
     def table(self):

@@ -17,7 +17,8 @@ def smooth_accuracy(y_true, y_pred):
     to begin with.
 
     Args:
-        y_true: (...) integers, the labels.
+        y_true: (...) integers, the labels. One that is no class, such as -1, has loss 1 and no
+            gradient: leave it out by a sample weight of 0.
         y_pred: (..., classes), scores without activation. Masked ones (`ops.is_masked`) have
             probability 0.
 
@@ -83,8 +84,7 @@ def smooth_f1(y_true, y_pred, width=1.0, smoothing=1.0):
     Source: Jianlin Su, smooth approximations of functions by a Dirac kernel, 2021,
     https://kexue.fm/archives/8718
     """
-    if number("smoothing", smoothing) < 0:
-        raise ValueError(f"Expected a smoothing of at least 0. Received: {smoothing=}")
+    _check_step(width, smoothing)
     scores = float32_scores(y_pred)
     labels = ops.cast(y_true, "float32")
     if not can_be_equal(labels.shape, scores.shape):
@@ -101,6 +101,14 @@ def smooth_f1(y_true, y_pred, width=1.0, smoothing=1.0):
     total = ops.sum(labels + predicted, axis=-1) + smoothing
     # (t + p - 2 t p) / total, each term of which is at least 0: nothing cancels near F1 = 1.
     return ops.sum(missed, axis=-1) / ops.maximum(total, 1e-37)
+
+
+def _check_step(width, smoothing):
+    if number("width", width) <= 0 or number("smoothing", smoothing) < 0:
+        raise ValueError(
+            "Expected a width above 0 and a smoothing of at least 0. "
+            f"Received: {width=}, {smoothing=}"
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -124,7 +132,8 @@ class SmoothAccuracy(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, **kwargs)
 
     def call(self, y_true, y_pred):
-        if len(y_true.shape) == len(y_pred.shape):  # Keras gives labels (b,) a last axis of 1
+        # Keras gives labels (b,) a last axis of 1.
+        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
             y_true = ops.squeeze(y_true, -1)
         return smooth_accuracy(y_true, y_pred)
 
@@ -160,9 +169,7 @@ class SmoothF1(keras.losses.Loss):
         **kwargs,
     ):
         super().__init__(name=name, reduction=reduction, **kwargs)
-        smooth_f1(
-            ops.zeros(1), ops.zeros(1), width, smoothing
-        )  # raises what is wrong where it was written
+        _check_step(width, smoothing)
         self.width = float(width)
         self.smoothing = float(smoothing)
 

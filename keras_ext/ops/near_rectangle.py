@@ -36,7 +36,7 @@ def near_rectangle(n):
         raise ValueError(f"Only a whole number above 0 has a near rectangle. Received: {n=}")
     n = n.__index__()
     p = isqrt(4 * n)
-    best_sum, best = n + 2, (1, 1, n - 1)
+    best_sum, best = n + 1, (1, 1, n - 1)
     while p < best_sum:
         least = p * p - 4 * n
         q = isqrt(least - 1) + 1 if least > 0 else 0

@@ -97,7 +97,7 @@ def test_the_rule_that_was_fixed_beforehand():
         "difference +0.200, two standard errors 0.115: self-pretraining is better"
     )
     assert example.verdict([0.0, 0.1, 0.2]).endswith("0.115: null result")
-    assert example.verdict([-0.1, -0.2, -0.3]).endswith("null result")
+    assert example.verdict([-0.1, -0.2, -0.3]).endswith("self-pretraining is worse")
     assert example.verdict([0.3]).endswith("no result")
 
 
@@ -115,7 +115,7 @@ def test_it_trains_both_ways_and_draws(monkeypatch, tmp_path, capsys):
         [float(x) for x in means], [scratch.mean(), pretrained.mean()], atol=2e-3
     )
     assert re.search(
-        r"two standard errors [\d.]+: (null result|self-pretraining is better)", printed
+        r"two standard errors [\d.]+: (null result|self-pretraining is (better|worse))", printed
     )
     assert plt.imread(tmp_path / "new" / "long_range_listops.png").std() > 0.05
 

@@ -47,6 +47,19 @@ def test_all_ids_differ_from_the_start(combine):
     assert len(np.unique(table.round(6), axis=0)) == 900
 
 
+@pytest.mark.one_backend
+@pytest.mark.parametrize("ids", [103, 130])
+def test_an_id_that_there_is_not_is_an_error_as_in_keras(ids):
+    """On TensorFlow's processor, with rows of their own (3 of 103 ids) and without."""
+    import tensorflow as tf
+
+    for layer in (ComposedEmbedding(ids, 4), keras.layers.Embedding(ids, 4)):
+        layer.build((None,))
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            layer(np.array([1, ids]))
+        np.testing.assert_array_equal(layer(np.array([-1])), layer(np.array([ids - 1])))
+
+
 def test_hands_the_mask_on():
     ids = np.array([[3, 1, 0], [0, 2, 0]])
     layer = ComposedEmbedding(5, 4, mask_zero=True)
@@ -77,7 +90,7 @@ def test_learns_what_a_table_of_sums_can_hold():
         ({"input_dim": 0, "output_dim": 4}, "above 0"),
         ({"input_dim": 9, "output_dim": 4, "combine": "mult"}, "combine='mult'"),
         ({"input_dim": 9, "output_dim": 5, "combine": "concat"}, "even"),
-        ({"input_dim": 9, "output_dim": 0}, "above 0"),
+        ({"input_dim": 9, "output_dim": 0}, "output_dim=0"),
     ],
 )
 def test_bad_arguments(arguments, match):

@@ -82,6 +82,7 @@ def test_they_train(rng, loss, labels):
         (lambda: SmoothF1(smoothing=-1), "at least 0"),
         (lambda: smooth_f1(np.zeros((2, 3)), np.zeros((2, 4))), "same shape"),
         (lambda: smooth_accuracy(np.zeros((2, 4)), np.zeros((2, 4))), "labels"),
+        (lambda: SmoothAccuracy()(np.zeros((2, 4)), np.zeros((2, 4))), "labels"),
     ],
 )
 def test_bad_input(call, match):
