@@ -40,7 +40,7 @@ class VQAttention(keras.layers.Layer):
     With "xl", bias(l) = (q_i + b) . (sinusoids(l) W_l) for lags |l| up to L and 0 beyond; with
     "toeplitz" it is a learned number for each lag and head.
 
-    The codebook is no trained weight: in training, averages follow the keys,
+    The codebook is no trained weight: in training, averages follow the keys, after the output,
 
         sum_c = momentum sum_c + (1 - momentum) sum_{j: z_j = c} k_j,  count_c likewise
         e_c = sum_c / max(count_c, 0.01)
@@ -184,14 +184,17 @@ class VQAttention(keras.layers.Layer):
         document = ops.zeros(ops.shape(inputs)[:2], "int32")
         if segment_ids is not None:
             document = document_runs(segment_ids)
-        tokens, key, gate = self._tokens(inputs, mask, document)
-        if training and self.trainable:
-            self._follow(key, tokens)
-        arguments = (tokens, *self._shared(), self.block_length)
+        codebook = self.codebook
+        tokens, key, gate = self._tokens(inputs, mask, document, codebook)
+        arguments = (tokens, *self._shared(codebook), self.block_length)
         length = inputs.shape[1]
         if self.method == "quadratic" or (length is not None and length <= 2 * self.block_length):
-            return self._output(quadratic_vq_attention(*arguments), gate)
-        return self._output(linear_vq_attention(*arguments, self.grad_through_cache), gate)
+            gathered = quadratic_vq_attention(*arguments)
+        else:
+            gathered = linear_vq_attention(*arguments, self.grad_through_cache)
+        if training and self.trainable:
+            self._follow(key, tokens)
+        return self._output(gathered, gate)
 
     def initial_state(self, batch_size):
         """What `step` needs before the first token.
@@ -233,12 +236,14 @@ class VQAttention(keras.layers.Layer):
             segment_ids = ops.cast(segment_ids, "int32")
             document = last + document_runs(segment_ids, segment)
             segment = segment_ids[:, -1]
-        tokens, _, gate = self._tokens(inputs, mask, document)
-        state, (numerator, denominator, _) = attend_block(state, tokens, self._shared()[0])
+        codebook = self.codebook
+        tokens, _, gate = self._tokens(inputs, mask, document, codebook)
+        shared, _ = self._shared(codebook)
+        state, (numerator, denominator, _) = attend_block(state, tokens, shared)
         gathered = numerator / ops.where(denominator > 0, denominator, 1)
         return self._output(gathered, gate), {**state, "segment": segment}
 
-    def _tokens(self, inputs, mask, document):
+    def _tokens(self, inputs, mask, document, codebook):
         """The tokens as `attend_block` takes them, keys before they are quantised, and the gate."""
         inputs = ops.cast(inputs, self.compute_dtype)
         visible = ops.ones(ops.shape(inputs)[:2], "bool")
@@ -253,7 +258,6 @@ class VQAttention(keras.layers.Layer):
         split = (split_heads(x, self.heads, self._wide) for x in (query, key, value))
         query, key, value = split
         query, key = normalize_head(query), normalize_head(key)
-        codebook = self.codebook
         code = nearest_codes(key, codebook, self.block_length)
         quantised = code_vectors(ops.cast(codebook, self._wide), code)
         tokens = {
@@ -278,9 +282,9 @@ class VQAttention(keras.layers.Layer):
         mean = ops.sum(away * shown) / ops.maximum(ops.sum(shown), 1)
         self.add_loss(self.commitment * mean)
 
-    def _shared(self):
+    def _shared(self, codebook):
         """The codebook and the biases for the tokens before a query, and for those after it."""
-        codebook = {"codebook": ops.cast(self.codebook, self._wide)}
+        codebook = {"codebook": ops.cast(codebook, self._wide)}
         before = {**codebook, **self._biases(1)}
         return before, None if self.causal else {**codebook, **self._biases(-1)}
 

@@ -141,6 +141,19 @@ def test_linear_and_quadratic_give_the_same_numbers(causal, length, block):
             np.testing.assert_allclose(output, call(twin, x, **arguments), **CLOSE)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_in_training_all_keys_are_seen_with_the_codes_from_before(causal):
+    """Those of the cache, too: the codebook moves after the output."""
+    x, mask = tokens(14), holes(14)
+    layer = made(causal=causal, momentum=0.5)
+    expected = call(layer, x, mask=mask)
+    for method in ("linear", "quadratic"):
+        twin = other(layer, method=method)
+        output = to_numpy(twin(x, mask=mask, training=True))
+        np.testing.assert_allclose(output, expected, **CLOSE)
+        assert np.abs(to_numpy(twin.code_sums) - to_numpy(layer.code_sums)).max() > 0.1
+
+
 @pytest.mark.parametrize("chunks", [[1] * 11, [2, 9], [5, 1, 5], [11]], ids=str)
 def test_streaming_gives_what_the_whole_gives(chunks):
     layer, x, mask, documents = made(), tokens(11), holes(11), packed(11)
