@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.keras_internals import separate_losses
 from keras_ext.layers.vq_arguments import check_vq_arguments
 from keras_ext.ops.code_averages import (
     averaged_codebook,
@@ -9,6 +10,7 @@ from keras_ext.ops.code_averages import (
     updated_averages,
 )
 from keras_ext.ops.lag_biases import toeplitz_biases, xl_biases
+from keras_ext.ops.replicas import replica_count, sum_over_replicas
 from keras_ext.ops.rows import project_rows
 from keras_ext.ops.vq_attention import (
     linear_vq_attention,
@@ -46,7 +48,7 @@ class VQAttention(keras.layers.Layer):
         e_c = sum_c / max(count_c, 0.01)
 
     over the tokens of all replicas, always in float32, and `commitment` times the squared distance
-    of the keys to their codes is added to the loss. Gradients pass through a quantised key as if it
+    of the keys to their codes, its mean over the same tokens, is added to the loss. Gradients pass through a quantised key as if it
     were the key, from the queries of its block and of the next; through the cache there is none to
     keys, and none to values unless `grad_through_cache`. Queries get their full gradient.
 
@@ -113,6 +115,7 @@ class VQAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        separate_losses(self)
         self.heads = heads
         self.key_size = key_size
         self.value_size = value_size
@@ -279,8 +282,10 @@ class VQAttention(keras.layers.Layer):
             average.assign(value)
         shown = ops.cast(tokens["visible"], self._wide)
         away = ops.sum(ops.square(key - ops.stop_gradient(tokens["key"])), (1, 3))  # (b, n)
-        mean = ops.sum(away * shown) / ops.maximum(ops.sum(shown), 1)
-        self.add_loss(self.commitment * mean)
+        # Keras takes the mean of the losses of all replicas: here it is that over all tokens.
+        (count,) = sum_over_replicas([ops.sum(shown)])
+        count = count / (replica_count() or 1)
+        self.add_loss(self.commitment * ops.sum(away * shown) / ops.where(count > 0, count, 1))
 
     def _shared(self, codebook):
         """The codebook and the biases for the tokens before a query, and for those after it."""

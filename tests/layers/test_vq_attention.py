@@ -293,6 +293,16 @@ def test_the_codebook_follows_the_keys_of_all_replicas(two_replicas):
         np.testing.assert_allclose(both[name], alone[name], atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_fit_on_two_replicas_is_that_on_one_device(two_replicas):
+    """The commitment has the mean over the tokens of all, and no replica that of another."""
+    alone = two_replicas("vq_replicas.fitted", replicas=1)
+    both = two_replicas("vq_replicas.fitted", replicas=2)
+    np.testing.assert_allclose(both["losses"], alone["losses"], rtol=1e-5)
+    for found, expected in zip(both["weights"], alone["weights"], strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_codes_begin_as_normalised_keys_lie():
     points = to_numpy(sphere((3, 400, 16), "float32"))
     np.testing.assert_allclose(points.mean(-1), 0, atol=1e-6)
