@@ -14,7 +14,7 @@ def averages(strategy, replicas):
     if replicas == 1:
         strategy = tf.distribute.get_strategy()
     with strategy.scope():
-        layer = VQAttention(2, 4, codes=5, block_length=3, momentum=0.5)
+        layer = VQAttention(2, 4, codes=5, block_length=3, decay=0.5)
         layer.build((None, None, 6))
     rng = np.random.default_rng(2)
     for weight in layer.trainable_weights:
@@ -58,7 +58,7 @@ def fitted(strategy, replicas):
         inputs, shown = keras.Input((9, 6)), keras.Input((9,), dtype="int32")
         y = inputs
         for _ in range(2):
-            layer = VQAttention(2, 4, codes=5, block_length=3, commitment=0.5, momentum=0.5)
+            layer = VQAttention(2, 4, codes=5, block_length=3, commitment=0.5, decay=0.5)
             y = y + layer(y, mask=shown)
         model = keras.Model((inputs, shown), y)
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)

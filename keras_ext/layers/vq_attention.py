@@ -2,7 +2,6 @@ import keras
 from keras import ops
 
 from keras_ext.keras_internals import separate_losses
-from keras_ext.layers.vq_arguments import check_vq_arguments
 from keras_ext.ops.code_averages import (
     averaged_codebook,
     code_vectors,
@@ -12,6 +11,7 @@ from keras_ext.ops.code_averages import (
 from keras_ext.ops.lag_biases import toeplitz_biases, xl_biases
 from keras_ext.ops.replicas import replica_count, sum_over_replicas
 from keras_ext.ops.rows import project_rows
+from keras_ext.ops.settings import number, one_of, share, whole
 from keras_ext.ops.vq_attention import (
     linear_vq_attention,
     nearest_codes,
@@ -19,6 +19,9 @@ from keras_ext.ops.vq_attention import (
 )
 from keras_ext.ops.vq_block import attend_block, document_runs, empty_state
 from keras_ext.ops.vq_heads import join_heads, normalize_head, split_heads
+
+METHODS = ("linear", "quadratic")
+POSITION_BIASES = ("xl", "toeplitz")
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -44,7 +47,7 @@ class VQAttention(keras.layers.Layer):
 
     The codebook is no trained weight: in training, averages follow the keys, after the output,
 
-        sum_c = momentum sum_c + (1 - momentum) sum_{j: z_j = c} k_j,  count_c likewise
+        sum_c = decay sum_c + (1 - decay) sum_{j: z_j = c} k_j,  count_c likewise
         e_c = sum_c / max(count_c, 0.01)
 
     over the tokens of all replicas, always in float32, and `commitment` times the squared distance
@@ -63,13 +66,13 @@ class VQAttention(keras.layers.Layer):
         method: "linear", or "quadratic", the same numbers from all pairs. Defaults to "linear".
         position_bias: "xl", "toeplitz" or None. Defaults to "xl".
         commitment: number of at least 0, weight of the commitment loss. Defaults to 1e-4.
-        momentum: number in [0, 1), of the codebook's averages. Defaults to 0.99.
+        decay: number in [0, 1), of the codebook's averages. Defaults to 0.99.
         grad_through_cache: bool, whether values get their full gradient. Defaults to False.
         kernel_initializer: initializer of the kernels. Defaults to "glorot_uniform".
 
     Call arguments:
         inputs: (b, n, d).
-        mask: (b, n) bool, true = token. None: all are tokens.
+        mask: (b, n) bool, true = token. Others are seen by none. None: all are tokens.
         segment_ids: (b, n) int, for documents that are packed in a row: where it changes, also at a
             hidden token, another begins, and no token sees one of another document. None: each row
             is one document.
@@ -79,8 +82,8 @@ class VQAttention(keras.layers.Layer):
         (b, n, d) in the compute dtype. A token that may see none gives 0.
 
     Raises:
-        ValueError: for sizes below 1 (`key_size` below 2), an unknown choice, a number out of its
-            range, and for `step` without `causal`.
+        ValueError: for sizes that are no ints of at least 1 (`key_size` 2), an unknown choice, a
+            number out of its range, and for `step` without `causal`.
 
     Example:
 
@@ -109,32 +112,36 @@ class VQAttention(keras.layers.Layer):
         method="linear",
         position_bias="xl",
         commitment=1e-4,
-        momentum=0.99,
+        decay=0.99,
         grad_through_cache=False,
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
         separate_losses(self)
-        self.heads = heads
-        self.key_size = key_size
-        self.value_size = value_size
-        self.codes = codes
-        self.block_length = block_length
+        self.heads = whole("heads", heads)
+        # Of one channel, a normalised key would be 0.
+        self.key_size = whole("key_size", key_size, least=2)
+        self.value_size = None if value_size is None else whole("value_size", value_size)
+        self.codes = whole("codes", codes)
+        self.block_length = whole("block_length", block_length)
         self.causal = causal
         self.gated = gated
-        self.method = method
+        self.method = one_of("method", method, METHODS)
         self.position_bias = position_bias
-        self.commitment = commitment
-        self.momentum = momentum
+        if position_bias is not None:
+            one_of("position_bias", position_bias, POSITION_BIASES)
+        self.commitment = number("commitment", commitment)
+        if self.commitment < 0:
+            raise ValueError(f"Expected a commitment of at least 0. Received: {commitment=}")
+        self.decay = share("decay", decay)
         self.grad_through_cache = grad_through_cache
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        check_vq_arguments(self)
-        self._value_size = value_size or key_size
+        self._value_size = self.value_size or self.key_size
         # The dtype of scores and sums.
         self._wide = "float64" if self.compute_dtype == "float64" else "float32"
-        sizes = [key_size, key_size, *[self._value_size] * (2 if gated else 1)]
-        self._sizes = [heads * size for size in sizes]
+        sizes = [*[self.key_size] * 2, *[self._value_size] * (2 if gated else 1)]
+        self._sizes = [self.heads * size for size in sizes]
         self.input_dense = self._dense(sum(self._sizes), "input")
         self.supports_masking = True
 
@@ -178,7 +185,6 @@ class VQAttention(keras.layers.Layer):
             name=name,
         )
 
-    @property
     def codebook(self):
         """The codes of each head, float32 (heads, codes, key_size)."""
         return averaged_codebook(ops.copy(self.code_sums), ops.copy(self.code_counts))
@@ -187,7 +193,7 @@ class VQAttention(keras.layers.Layer):
         document = ops.zeros(ops.shape(inputs)[:2], "int32")
         if segment_ids is not None:
             document = document_runs(segment_ids)
-        codebook = self.codebook
+        codebook = self.codebook()
         tokens, key, gate = self._tokens(inputs, mask, document, codebook)
         arguments = (tokens, *self._shared(codebook), self.block_length)
         length = inputs.shape[1]
@@ -239,7 +245,7 @@ class VQAttention(keras.layers.Layer):
             segment_ids = ops.cast(segment_ids, "int32")
             document = last + document_runs(segment_ids, segment)
             segment = segment_ids[:, -1]
-        codebook = self.codebook
+        codebook = self.codebook()
         tokens, _, gate = self._tokens(inputs, mask, document, codebook)
         shared, _ = self._shared(codebook)
         state, (numerator, denominator, _) = attend_block(state, tokens, shared)
@@ -252,8 +258,10 @@ class VQAttention(keras.layers.Layer):
         visible = ops.ones(ops.shape(inputs)[:2], "bool")
         if mask is not None:
             visible = ops.cast(mask, "bool")
-            # Not a number at a hidden token would be one in the gradient of all.
-            inputs = ops.where(ops.expand_dims(visible, -1), inputs, 0)
+            # Not a number at a hidden token would be one in the gradient of all; of numbers its
+            # query is made.
+            kept = ops.expand_dims(visible, -1) | ops.isfinite(inputs)
+            inputs = ops.where(kept, inputs, 0)
         projected = project_rows(self.input_dense, inputs)
         ends = [sum(self._sizes[: i + 1]) for i in range(len(self._sizes) - 1)]
         query, key, value, *gate = ops.split(projected, ends, axis=-1)
@@ -277,7 +285,7 @@ class VQAttention(keras.layers.Layer):
     def _follow(self, key, tokens):
         """Moves the codebook towards the keys, and adds the loss that moves keys towards it."""
         averages, rows = (self.code_sums, self.code_counts), (tokens["code"], tokens["visible"])
-        values = updated_averages(*map(ops.copy, averages), key, *rows, self.momentum)
+        values = updated_averages(*map(ops.copy, averages), key, *rows, self.decay)
         for average, value in zip(averages, values, strict=True):
             average.assign(value)
         shown = ops.cast(tokens["visible"], self._wide)
@@ -325,7 +333,7 @@ class VQAttention(keras.layers.Layer):
             "method": self.method,
             "position_bias": self.position_bias,
             "commitment": self.commitment,
-            "momentum": self.momentum,
+            "decay": self.decay,
             "grad_through_cache": self.grad_through_cache,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
