@@ -5,7 +5,8 @@
     KERAS_BACKEND=jax python benchmarks/vq_attention.py time --policy mixed_bfloat16  # on a GPU
     python benchmarks/vq_attention.py language --data DATA       # that holds stsbenchmark_en
 
-`time`: forward pass and training step (value and gradient) of one layer, causal, by length, beside
+`time`: forward pass and training step (value, gradient and
+codebook) of one layer, causal, by length, beside
 full attention, a gated attention unit and FLASH; the slopes in log-log and where it becomes the
 fastest. `language`: a language model of characters with `VQAttention` of several codebooks and with
 full attention of the same size; loss on held-out text over seeds.
@@ -54,18 +55,28 @@ def side_layer(side, options):
 
 
 def compiled_pass(side, name, options):
-    """A function of x (b, n, d): the output, or the output and all gradients."""
+    """A function of x (b, n, d): the output; or a loss and all gradients, and the codebook moves."""
     layer = side_layer(side, options)
     layer.build((None, None, options["width"]))
     variables = layer.trainable_variables
     weights = [keras.ops.convert_to_tensor(to_numpy(variable.value)) for variable in variables]
 
+    training = name == "training"
+
     def network(arguments):
         x, *values = arguments
-        with keras.StatelessScope(list(zip(variables, values, strict=True))):
-            return layer(x)
+        pairs = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(pairs, collect_losses=True) as scope:
+            output = layer(x, training=training)
+        if not training:
+            return output
+        # What a step computes beside the output is computed only where something depends on it.
+        states = [scope.get_current_value(state) for state in layer.non_trainable_variables]
+        states = [keras.ops.stop_gradient(state) for state in states if state is not None]
+        parts = [output, *scope.losses, *states]
+        return sum(keras.ops.sum(keras.ops.cast(part, "float32")) for part in parts)
 
-    function = value_and_gradient(network) if name == "training" else network
+    function = value_and_gradient(network) if training else network
     mode = "XLA" if options["jit"] or BACKEND == "jax" else "graph"
     run = compilers()[mode](function)
     return lambda x: run([x, *weights])

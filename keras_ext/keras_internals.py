@@ -6,6 +6,8 @@ and tasks need them. `tests/test_keras_internals.py` uses each on real objects: 
 version of Keras has changed one, it says which.
 """
 
+import keras
+
 
 def trained_by(optimizer):
     """The variables that an optimizer was built for, in their order."""
@@ -108,3 +110,50 @@ def forget_resumed_epoch(model):
 def is_within_fit(named):
     """Whether Keras' `fit` calls `evaluate`, by its arguments by name."""
     return "_use_cached_eval_dataset" in named
+def separate_losses(layer):
+    """Keeps apart what a layer adds with `add_loss` on several replicas (`tf.distribute`).
+
+    For a layer that waits for the other replicas in its call. Keras has one list for the threads
+    of all replicas, and empties it where a call of the model begins: a thread that goes on after
+    waiting finds the losses of others.
+    """
+    layer._losses = LossesByReplica()
+
+
+class LossesByReplica:
+    """A list for each replica, of which one sees its own; outside of replicas the first's is seen.
+
+    It has of a list what `keras.layers.Layer` uses of that of its losses.
+    """
+
+    def __init__(self):
+        self.lists = {}
+
+    def here(self):
+        """The list of the replica that asks."""
+        return self.lists.setdefault(current_replica(), [])
+
+    def extend(self, losses):
+        self.here().extend(losses)
+
+    def clear(self):
+        self.here().clear()
+
+    def __getitem__(self, part):
+        return self.here()[part]
+
+
+def current_replica():
+    """The number of the replica that runs here; 0 where there is one or none.
+
+    In a graph it is a constant, or not known: then one graph is traced for all replicas, as 0.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 0
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return 0
+    number = tf.get_static_value(tf.convert_to_tensor(context.replica_id_in_sync_group))
+    return 0 if number is None else int(number)

@@ -24,7 +24,7 @@ ARROWS = {
     "ops": (set(), TENSORS),
     "activations": ({"ops"}, TENSORS),
     "initializers": ({"ops"}, TENSORS),
-    "layers": (PARTS, TENSORS),
+    "layers": (PARTS | {"keras_internals"}, TENSORS),
     "models": (PARTS | {"layers"}, TENSORS),
     "checkpoints": (MODELS | {"files"}, TENSORS | {"h5py", "ml_dtypes", "safetensors"}),
     "bert4keras": (MODELS | {"files", "checkpoints"}, TENSORS | {"h5py"}),
@@ -46,6 +46,7 @@ REEXPORTS = {"tasks/__init__.py": {"entities", "sentences"}}
 TENSORFLOW = {
     "checkpoints/tensorflow_checkpoint.py",
     "bert4keras/tf_format.py",
+    "keras_internals.py",
     "ops/replicas.py",
     "ops/scan_blocks.py",
     "optimizers/replicas.py",

@@ -230,6 +230,19 @@ def evaluations_within_fit():
     model.fit(x, x, validation_data=(x, x), verbose=0)
     model.evaluate(x, x, verbose=0)
     assert asked == [True, False]
+def losses_of_a_layer():
+    class Adding(keras.layers.Layer):
+        def call(self, x):
+            self.add_loss(ops.sum(x))
+            return x
+
+    layer = Adding()
+    keras_internals.separate_losses(layer)
+    model = keras.Sequential([layer])
+    for number in (1.0, 3.0):  # what was added in a call before is gone
+        model(np.full((2, 2), number, "float32"))
+        for losses in (layer.losses, model.losses):
+            assert [float(loss) for loss in losses] == [4 * number]
 
 
 MEANINGS = {
@@ -248,6 +261,7 @@ MEANINGS = {
     "_flatten_layers": [layers_of_layers],
     "_initial_epoch": [resumed_epoch],
     "_use_cached_eval_dataset": [evaluations_within_fit],
+    "_losses": [losses_of_a_layer],
 }
 
 
@@ -265,7 +279,18 @@ def test_every_private_name_has_its_meaning_tested():
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     used |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    assert {name for name in used if str(name).startswith("_")} == set(MEANINGS)
+    private = {str(name) for name in used if str(name).startswith("_")}
+    assert {name for name in private if not name.startswith("__")} == set(MEANINGS)
+
+
+def test_no_replica_sees_or_clears_the_losses_of_another(monkeypatch):
+    losses, replica = keras_internals.LossesByReplica(), iter([0, 1, 0, 1, 1, 0])
+    monkeypatch.setattr(keras_internals, "current_replica", lambda: next(replica))
+    losses.extend([5])
+    losses.extend([7])
+    assert losses[:] == [5] and losses[:] == [7]
+    losses.clear()
+    assert losses[:] == [5]
 
 
 def test_a_changed_name_is_named_with_the_version():

@@ -1,5 +1,6 @@
-"""The codebook of `VQAttention` after a step on one replica or on two."""
+"""`VQAttention` trained on one replica or on two."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +14,7 @@ def averages(strategy, replicas):
     if replicas == 1:
         strategy = tf.distribute.get_strategy()
     with strategy.scope():
-        layer = VQAttention(2, 4, codes=5, block_length=3, momentum=0.5)
+        layer = VQAttention(2, 4, codes=5, block_length=3, decay=0.5)
         layer.build((None, None, 6))
     rng = np.random.default_rng(2)
     for weight in layer.trainable_weights:
@@ -38,4 +39,31 @@ def averages(strategy, replicas):
         "start": start,
         "sums": layer.code_sums.numpy().tolist(),
         "counts": layer.code_counts.numpy().tolist(),
+    }
+
+
+def fitted(strategy, replicas):
+    """Losses of a fit of two layers, and the weights after it, as lists.
+
+    The second half of each batch hides more tokens than the first.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 9, 6)).astype("float32")
+    chance = np.array([0.9, 0.9, 0.3, 0.3] * 2)[:, None]
+    mask = (rng.random((8, 9)) < chance).astype("int32")
+    if replicas == 1:
+        strategy = tf.distribute.get_strategy()
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        inputs, shown = keras.Input((9, 6)), keras.Input((9,), dtype="int32")
+        y = inputs
+        for _ in range(2):
+            layer = VQAttention(2, 4, codes=5, block_length=3, commitment=0.5, decay=0.5)
+            y = y + layer(y, mask=shown)
+        model = keras.Model((inputs, shown), y)
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    history = model.fit((x, mask), x[..., ::-1], batch_size=4, epochs=3, shuffle=False, verbose=0)
+    return {
+        "losses": history.history["loss"],
+        "weights": [weight.tolist() for weight in model.get_weights()],
     }

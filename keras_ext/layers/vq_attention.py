@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_ext.layers.vq_arguments import check_vq_arguments
+from keras_ext.keras_internals import separate_losses
 from keras_ext.ops.code_averages import (
     averaged_codebook,
     code_vectors,
@@ -9,7 +9,9 @@ from keras_ext.ops.code_averages import (
     updated_averages,
 )
 from keras_ext.ops.lag_biases import toeplitz_biases, xl_biases
+from keras_ext.ops.replicas import replica_count, sum_over_replicas
 from keras_ext.ops.rows import project_rows
+from keras_ext.ops.settings import number, one_of, share, whole
 from keras_ext.ops.vq_attention import (
     linear_vq_attention,
     nearest_codes,
@@ -17,6 +19,9 @@ from keras_ext.ops.vq_attention import (
 )
 from keras_ext.ops.vq_block import attend_block, document_runs, empty_state
 from keras_ext.ops.vq_heads import join_heads, normalize_head, split_heads
+
+METHODS = ("linear", "quadratic")
+POSITION_BIASES = ("xl", "toeplitz")
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -40,13 +45,13 @@ class VQAttention(keras.layers.Layer):
     With "xl", bias(l) = (q_i + b) . (sinusoids(l) W_l) for lags |l| up to L and 0 beyond; with
     "toeplitz" it is a learned number for each lag and head.
 
-    The codebook is no trained weight: in training, averages follow the keys,
+    The codebook is no trained weight: in training, averages follow the keys, after the output,
 
-        sum_c = momentum sum_c + (1 - momentum) sum_{j: z_j = c} k_j,  count_c likewise
+        sum_c = decay sum_c + (1 - decay) sum_{j: z_j = c} k_j,  count_c likewise
         e_c = sum_c / max(count_c, 0.01)
 
     over the tokens of all replicas, always in float32, and `commitment` times the squared distance
-    of the keys to their codes is added to the loss. Gradients pass through a quantised key as if it
+    of the keys to their codes, its mean over the same tokens, is added to the loss. Gradients pass through a quantised key as if it
     were the key, from the queries of its block and of the next; through the cache there is none to
     keys, and none to values unless `grad_through_cache`. Queries get their full gradient.
 
@@ -61,13 +66,13 @@ class VQAttention(keras.layers.Layer):
         method: "linear", or "quadratic", the same numbers from all pairs. Defaults to "linear".
         position_bias: "xl", "toeplitz" or None. Defaults to "xl".
         commitment: number of at least 0, weight of the commitment loss. Defaults to 1e-4.
-        momentum: number in [0, 1), of the codebook's averages. Defaults to 0.99.
+        decay: number in [0, 1), of the codebook's averages. Defaults to 0.99.
         grad_through_cache: bool, whether values get their full gradient. Defaults to False.
         kernel_initializer: initializer of the kernels. Defaults to "glorot_uniform".
 
     Call arguments:
         inputs: (b, n, d).
-        mask: (b, n) bool, true = token. None: all are tokens.
+        mask: (b, n) bool, true = token. Others are seen by none. None: all are tokens.
         segment_ids: (b, n) int, for documents that are packed in a row: where it changes, also at a
             hidden token, another begins, and no token sees one of another document. None: each row
             is one document.
@@ -77,8 +82,8 @@ class VQAttention(keras.layers.Layer):
         (b, n, d) in the compute dtype. A token that may see none gives 0.
 
     Raises:
-        ValueError: for sizes below 1 (`key_size` below 2), an unknown choice, a number out of its
-            range, and for `step` without `causal`.
+        ValueError: for sizes that are no ints of at least 1 (`key_size` 2), an unknown choice, a
+            number out of its range, and for `step` without `causal`.
 
     Example:
 
@@ -107,31 +112,36 @@ class VQAttention(keras.layers.Layer):
         method="linear",
         position_bias="xl",
         commitment=1e-4,
-        momentum=0.99,
+        decay=0.99,
         grad_through_cache=False,
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.heads = heads
-        self.key_size = key_size
-        self.value_size = value_size
-        self.codes = codes
-        self.block_length = block_length
+        separate_losses(self)
+        self.heads = whole("heads", heads)
+        # Of one channel, a normalised key would be 0.
+        self.key_size = whole("key_size", key_size, least=2)
+        self.value_size = None if value_size is None else whole("value_size", value_size)
+        self.codes = whole("codes", codes)
+        self.block_length = whole("block_length", block_length)
         self.causal = causal
         self.gated = gated
-        self.method = method
+        self.method = one_of("method", method, METHODS)
         self.position_bias = position_bias
-        self.commitment = commitment
-        self.momentum = momentum
+        if position_bias is not None:
+            one_of("position_bias", position_bias, POSITION_BIASES)
+        self.commitment = number("commitment", commitment)
+        if self.commitment < 0:
+            raise ValueError(f"Expected a commitment of at least 0. Received: {commitment=}")
+        self.decay = share("decay", decay)
         self.grad_through_cache = grad_through_cache
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        check_vq_arguments(self)
-        self._value_size = value_size or key_size
+        self._value_size = self.value_size or self.key_size
         # The dtype of scores and sums.
         self._wide = "float64" if self.compute_dtype == "float64" else "float32"
-        sizes = [key_size, key_size, *[self._value_size] * (2 if gated else 1)]
-        self._sizes = [heads * size for size in sizes]
+        sizes = [*[self.key_size] * 2, *[self._value_size] * (2 if gated else 1)]
+        self._sizes = [self.heads * size for size in sizes]
         self.input_dense = self._dense(sum(self._sizes), "input")
         self.supports_masking = True
 
@@ -175,7 +185,6 @@ class VQAttention(keras.layers.Layer):
             name=name,
         )
 
-    @property
     def codebook(self):
         """The codes of each head, float32 (heads, codes, key_size)."""
         return averaged_codebook(ops.copy(self.code_sums), ops.copy(self.code_counts))
@@ -184,14 +193,17 @@ class VQAttention(keras.layers.Layer):
         document = ops.zeros(ops.shape(inputs)[:2], "int32")
         if segment_ids is not None:
             document = document_runs(segment_ids)
-        tokens, key, gate = self._tokens(inputs, mask, document)
-        if training and self.trainable:
-            self._follow(key, tokens)
-        arguments = (tokens, *self._shared(), self.block_length)
+        codebook = self.codebook()
+        tokens, key, gate = self._tokens(inputs, mask, document, codebook)
+        arguments = (tokens, *self._shared(codebook), self.block_length)
         length = inputs.shape[1]
         if self.method == "quadratic" or (length is not None and length <= 2 * self.block_length):
-            return self._output(quadratic_vq_attention(*arguments), gate)
-        return self._output(linear_vq_attention(*arguments, self.grad_through_cache), gate)
+            gathered = quadratic_vq_attention(*arguments)
+        else:
+            gathered = linear_vq_attention(*arguments, self.grad_through_cache)
+        if training and self.trainable:
+            self._follow(key, tokens)
+        return self._output(gathered, gate)
 
     def initial_state(self, batch_size):
         """What `step` needs before the first token.
@@ -233,19 +245,23 @@ class VQAttention(keras.layers.Layer):
             segment_ids = ops.cast(segment_ids, "int32")
             document = last + document_runs(segment_ids, segment)
             segment = segment_ids[:, -1]
-        tokens, _, gate = self._tokens(inputs, mask, document)
-        state, (numerator, denominator, _) = attend_block(state, tokens, self._shared()[0])
+        codebook = self.codebook()
+        tokens, _, gate = self._tokens(inputs, mask, document, codebook)
+        shared, _ = self._shared(codebook)
+        state, (numerator, denominator, _) = attend_block(state, tokens, shared)
         gathered = numerator / ops.where(denominator > 0, denominator, 1)
         return self._output(gathered, gate), {**state, "segment": segment}
 
-    def _tokens(self, inputs, mask, document):
+    def _tokens(self, inputs, mask, document, codebook):
         """The tokens as `attend_block` takes them, keys before they are quantised, and the gate."""
         inputs = ops.cast(inputs, self.compute_dtype)
         visible = ops.ones(ops.shape(inputs)[:2], "bool")
         if mask is not None:
             visible = ops.cast(mask, "bool")
-            # Not a number at a hidden token would be one in the gradient of all.
-            inputs = ops.where(ops.expand_dims(visible, -1), inputs, 0)
+            # Not a number at a hidden token would be one in the gradient of all; of numbers its
+            # query is made.
+            kept = ops.expand_dims(visible, -1) | ops.isfinite(inputs)
+            inputs = ops.where(kept, inputs, 0)
         projected = project_rows(self.input_dense, inputs)
         ends = [sum(self._sizes[: i + 1]) for i in range(len(self._sizes) - 1)]
         query, key, value, *gate = ops.split(projected, ends, axis=-1)
@@ -253,7 +269,6 @@ class VQAttention(keras.layers.Layer):
         split = (split_heads(x, self.heads, self._wide) for x in (query, key, value))
         query, key, value = split
         query, key = normalize_head(query), normalize_head(key)
-        codebook = self.codebook
         code = nearest_codes(key, codebook, self.block_length)
         quantised = code_vectors(ops.cast(codebook, self._wide), code)
         tokens = {
@@ -270,17 +285,19 @@ class VQAttention(keras.layers.Layer):
     def _follow(self, key, tokens):
         """Moves the codebook towards the keys, and adds the loss that moves keys towards it."""
         averages, rows = (self.code_sums, self.code_counts), (tokens["code"], tokens["visible"])
-        values = updated_averages(*map(ops.copy, averages), key, *rows, self.momentum)
+        values = updated_averages(*map(ops.copy, averages), key, *rows, self.decay)
         for average, value in zip(averages, values, strict=True):
             average.assign(value)
         shown = ops.cast(tokens["visible"], self._wide)
         away = ops.sum(ops.square(key - ops.stop_gradient(tokens["key"])), (1, 3))  # (b, n)
-        mean = ops.sum(away * shown) / ops.maximum(ops.sum(shown), 1)
-        self.add_loss(self.commitment * mean)
+        # Keras takes the mean of the losses of all replicas: here it is that over all tokens.
+        (count,) = sum_over_replicas([ops.sum(shown)])
+        count = count / (replica_count() or 1)
+        self.add_loss(self.commitment * ops.sum(away * shown) / ops.where(count > 0, count, 1))
 
-    def _shared(self):
+    def _shared(self, codebook):
         """The codebook and the biases for the tokens before a query, and for those after it."""
-        codebook = {"codebook": ops.cast(self.codebook, self._wide)}
+        codebook = {"codebook": ops.cast(codebook, self._wide)}
         before = {**codebook, **self._biases(1)}
         return before, None if self.causal else {**codebook, **self._biases(-1)}
 
@@ -316,7 +333,7 @@ class VQAttention(keras.layers.Layer):
             "method": self.method,
             "position_bias": self.position_bias,
             "commitment": self.commitment,
-            "momentum": self.momentum,
+            "decay": self.decay,
             "grad_through_cache": self.grad_through_cache,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

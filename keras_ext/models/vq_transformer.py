@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from functools import partial
 
 import keras
@@ -12,6 +13,7 @@ from keras_ext.models.blocks import (
     encoder_inputs,
     keep_arguments,
     kept_config,
+    key_mask,
     stack,
 )
 from keras_ext.models.embeddings import add_segments, token_embedding, widen
@@ -47,7 +49,7 @@ class VQTransformer(keras.Model):
         intermediate_dim: int, channels of the gate and the values of a unit, a multiple of
             `num_heads`, None: twice `hidden_dim`; or the width inside the feed-forward layers,
             None: four times.
-        codes, block_length, method, position_bias, commitment, momentum: those of `VQAttention`.
+        codes, block_length, method, position_bias, commitment, decay: those of `VQAttention`.
         gated: bool, whether the blocks are gated units. Defaults to True.
         num_segments: int, number of segment ids; 0: they are no input. Defaults to 2.
         packed: bool, whether `document_ids` (b, n) int are an input, too: where they change, another
@@ -61,6 +63,7 @@ class VQTransformer(keras.Model):
         layer_norm_epsilon: float. Defaults to 1e-7.
         kernel_initializer: initializer of the kernels, but for "deepnorm". Defaults to
             "glorot_uniform".
+        column_dropout: float in [0, 1), as that of `BertEncoder`. Defaults to 0.
         dtype: dtype policy. Defaults to the global one.
 
     Inputs:
@@ -110,9 +113,10 @@ class VQTransformer(keras.Model):
         method="linear",
         position_bias="xl",
         commitment=1e-4,
-        momentum=0.99,
+        decay=0.99,
         layer_norm_epsilon=1e-7,
         kernel_initializer="glorot_uniform",
+        column_dropout=0.0,
         dtype=None,
         name=None,
         trainable=True,
@@ -145,7 +149,7 @@ class VQTransformer(keras.Model):
             method=method,
             position_bias=position_bias,
             commitment=commitment,
-            momentum=momentum,
+            decay=decay,
             dtype=policy,
         )
         feed_forward = partial(FeedForward, intermediate_dim or 4 * hidden_dim, dtype=policy)
@@ -167,18 +171,17 @@ class VQTransformer(keras.Model):
         x = keras.layers.Dropout(dropout, dtype=policy, name="Embedding-Dropout")(x)
         x = joined.first_norm(x)
         start = widen(x, hidden_dim, kernel(), policy)
-        masks = {"mask": inputs["padding_mask"], "segment_ids": inputs.get("document_ids")}
+        mask = key_mask(inputs, column_dropout)
+        masks = {"mask": mask, "segment_ids": inputs.get("document_ids")}
         x, passed = stack(start, (block(i) for i in range(num_layers)), joined, **masks)
         outputs = bare_mlm(x, tokens, joined, with_mlm)
         super().__init__(inputs, outputs, name=name)
         self.blocks = passed
-        # What stands before and after the blocks, where `step` goes through them by itself. In a
-        # tuple, as Keras would take the layers of an attribute for others than those of the graph.
         embedded = {name: inputs[name] for name in ("token_ids", "segment_ids") if name in inputs}
         last = passed[-1].output
         norm = None if x is last else keras.Model(last, x)
         head = keras.Model(x, outputs["mlm"]) if with_mlm else None
-        self._parts = (keras.Model(embedded, start), joined, norm, head)
+        self._around = Around(keras.Model(embedded, start), joined, norm, head)
         keep_arguments(self, arguments)
 
     def initial_state(self, batch_size):
@@ -206,9 +209,9 @@ class VQTransformer(keras.Model):
         Raises:
             ValueError: with an `application` other than "lm".
         """
-        embedding, joined, norm, head = self._parts
+        around, norm, head = self._around, self._around.norm, self._around.head
         masks = {"mask": inputs.get("padding_mask"), "segment_ids": inputs.get("document_ids")}
-        x = embedding({name: inputs[name] for name in embedding.input})
+        x = around.embedding({name: inputs[name] for name in around.embedding.input})
         after = []
         for block, before in zip(self.blocks, state, strict=True):
             attention, *joints = block.layers[:4]
@@ -218,9 +221,9 @@ class VQTransformer(keras.Model):
                 after.append(new)
                 return output
 
-            x = joined.branch((attend, *joints), x)
+            x = around.joined.branch((attend, *joints), x)
             if len(block.layers) > 4:
-                x = joined.branch(block.layers[4:], x)
+                x = around.joined.branch(block.layers[4:], x)
         x = x if norm is None else norm(x)
         return (x if head is None else {"sequence_output": x, "mlm": head(x)}), after
 
@@ -265,3 +268,23 @@ class VQTransformer(keras.Model):
             **kept_config(self),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """What `step`, which goes through the blocks by itself, needs before and after them.
+
+    Models of layers that stand in the graph. As attributes of the model, or in a tuple, Keras would
+    take them for further layers of it.
+
+    Attributes:
+        embedding: model of the inputs up to the first block.
+        joined: the `Residual`.
+        norm: model of what follows the last block, or None.
+        head: model that gives the scores of tokens, or None.
+    """
+
+    embedding: keras.Model
+    joined: Residual
+    norm: keras.Model | None
+    head: keras.Model | None

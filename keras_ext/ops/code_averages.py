@@ -3,7 +3,8 @@
 import numpy as np
 from keras import ops
 
-from keras_ext.ops.replicas import gather_over_replicas
+from keras_ext.ops.k_means import sums_by_code
+from keras_ext.ops.replicas import sum_over_replicas
 
 LEAST_COUNT = 0.01
 
@@ -21,11 +22,11 @@ def averaged_codebook(sums, counts):
     return sums / ops.expand_dims(ops.maximum(counts, LEAST_COUNT), -1)
 
 
-def updated_averages(sums, counts, vectors, indices, visible, momentum):
+def updated_averages(sums, counts, vectors, indices, visible, decay):
     """The averages after one more batch, that of all replicas together, for each head its own.
 
-        sum_c = momentum sum_c + (1 - momentum) sum_{j: z_j = c} x_j
-        count_c = momentum count_c + (1 - momentum) |{j: z_j = c}|
+        sum_c = decay sum_c + (1 - decay) sum_{j: z_j = c} x_j
+        count_c = decay count_c + (1 - decay) |{j: z_j = c}|
 
     In float32 whatever comes in: bfloat16 cannot count beyond 256.
 
@@ -35,21 +36,20 @@ def updated_averages(sums, counts, vectors, indices, visible, momentum):
         vectors: (b, h, n, d).
         indices: int32 (b, h, n), the code of each vector.
         visible: bool (b, n); other vectors are not counted.
-        momentum: float.
+        decay: float.
 
     Returns:
         The new sums and counts.
     """
     heads, codes, size = sums.shape
-    tokens = ops.cast(visible, "float32")[:, None, :, None]
-    vectors = ops.stop_gradient(ops.cast(vectors, "float32")) * tokens
-    rows = ops.concatenate((vectors, ops.broadcast_to(tokens, ops.shape(vectors[..., :1]))), -1)
-    places = indices + head_starts(heads, codes)
-    rows = ops.reshape(rows, (-1, size + 1))
-    found = ops.segment_sum(rows, ops.reshape(places, (-1,)), num_segments=heads * codes)
-    found = ops.sum(gather_over_replicas(ops.expand_dims(found, 0)), 0)
-    found = ops.reshape(found, (heads, codes, size + 1)) * (1.0 - momentum)
-    return momentum * sums + found[..., :-1], momentum * counts + found[..., -1]
+    rows = ops.reshape(ops.stop_gradient(ops.cast(vectors, "float32")), (-1, size))
+    weights = ops.broadcast_to(ops.cast(visible, "float32")[:, None, :], ops.shape(indices))
+    places = ops.reshape(indices + head_starts(heads, codes), (-1,))
+    found = sums_by_code(rows, ops.reshape(weights, (-1,)), places, heads * codes)
+    new_counts, new_sums = sum_over_replicas(list(found))
+    new_counts = ops.reshape(new_counts, (heads, codes))
+    new_sums = ops.reshape(new_sums, (heads, codes, size))
+    return decay * sums + (1 - decay) * new_sums, decay * counts + (1 - decay) * new_counts
 
 
 def code_vectors(codebook, indices):

@@ -5,6 +5,7 @@ from gradients import to_numpy
 from tasks.recognizers import make_records
 
 from keras_ext.data import Tokenizer
+from keras_ext.keras_internals import layers_inside
 from keras_ext.models import VQTransformer
 from keras_ext.models.generation import generate_tokens
 from keras_ext.tasks import EntityRecognizer
@@ -111,6 +112,25 @@ def test_a_language_model_sees_no_later_token_and_an_encoder_does(ids):
         model = random_weights(model)
         before, after = (to_numpy(model(whole(x)))[:, :4] for x in (ids, changed))
         assert np.array_equal(before, after) == (application == "lm")
+
+
+def test_a_share_of_the_columns_is_seen_by_none_in_training(ids):
+    """The output is that with the same mask for padding."""
+    sizes = {**SIZES, "num_segments": 0, "dropout": 0.0, "block_length": 8, "num_layers": 1}
+    model = random_weights(VQTransformer(**sizes, column_dropout=0.5))
+    plain = VQTransformer(**sizes)
+    plain.set_weights(model.get_weights())
+    np.testing.assert_array_equal(to_numpy(model(whole(ids))), to_numpy(plain(whole(ids))))
+    drop = next(layer for layer in model.layers if "Column" in layer.name)
+    masks = keras.Model(model.input, [drop.output[2], model.output])
+    mask, output = map(to_numpy, masks(whole(ids), training=True))
+    assert 0 < mask.sum() < mask.size
+    expected = to_numpy(plain({**whole(ids), "padding_mask": mask}))
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+
+
+def test_no_helper_is_a_layer_of_the_model():
+    assert not any(isinstance(x, keras.Model) for x in layers_inside(VQTransformer(**WRITER)))
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from keras_ext.models import (
     GAUEncoder,
     NezhaEncoder,
     RoFormerV2Encoder,
+    VQTransformer,
 )
 from keras_ext.training import SelfPretrainer
 
@@ -28,6 +29,7 @@ KINDS = {
     RoFormerV2Encoder: {**TRANSFORMER, "num_segments": 0},
     GAUEncoder: {"key_size": 8, "num_segments": 0, "residual": "pre"},
     GAUAlphaEncoder: {"key_size": 8, "intermediate_dim": 24, "with_mlm": True},
+    VQTransformer: {"key_size": 8, "codes": 8, "block_length": 4, "residual": "pre"},
 }
 
 
