@@ -11,6 +11,7 @@ from keras_ext.ops.quantised import (
     outputs_of,
     specs_of,
     visible_positions,
+    zero_hidden,
 )
 from keras_ext.ops.replicas import gather_over_replicas, replica_count, sum_over_replicas
 from keras_ext.ops.settings import number, one_of, share, whole
@@ -45,7 +46,8 @@ class VectorQuantizer(keras.layers.Layer):
     - **"cosine"** makes unit vectors of z and of the codes, for search, loss, averages and output.
     - What is averaged may drift in size, as nothing holds z back but the commitment: put a
       `LayerNormalization` before it, or take "cosine".
-    - All of it is float32 whatever the policy. Positions that a mask hides do not count.
+    - All of it is float32 whatever the policy. Positions that a mask hides do not count: 0 stands in
+      for what is there, which may be NaN, and gets no gradient.
     - Replicas add up counts and sums, and share the vectors that codes are made of.
 
     Args:
@@ -175,7 +177,7 @@ class VectorQuantizer(keras.layers.Layer):
             raise ValueError(f"Expected vectors (..., {self.dim}). Received: shape={tuple(shape)}")
 
     def call(self, inputs, mask=None, training=None, return_indices=False, return_loss=False):
-        z = self._vectors(inputs)
+        z = self._vectors(zero_hidden(ops.convert_to_tensor(inputs), mask))
         rows = ops.reshape(z, (-1, self.dim))
         weights = ops.reshape(visible_positions(mask, ops.shape(z)[:-1]), (-1,))
         learning = bool(training) and self.trainable

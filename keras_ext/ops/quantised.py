@@ -148,6 +148,27 @@ def visible_positions(mask, shape):
     return ops.broadcast_to(mask, shape)
 
 
+def zero_hidden(vectors, mask):
+    """Vectors that are 0 where a mask hides, so that a NaN there spoils neither sums nor gradients.
+
+    Args:
+        vectors: (..., d).
+        mask: bool, of the first axes of the vectors, such as (b, n), or None.
+
+    Returns:
+        (..., d).
+
+    Example:
+
+    >>> np.array(zero_hidden(np.float32([[1], [np.nan]]), np.array([True, False]))).tolist()
+    [[1.0], [0.0]]
+    """
+    if mask is None:
+        return vectors
+    visible = visible_positions(mask, ops.shape(vectors)[:-1]) > 0
+    return ops.where(visible[..., None], vectors, ops.zeros_like(vectors))
+
+
 def marked_indices(indices, mask):
     """Indices that are -1 where a mask hides.
 
