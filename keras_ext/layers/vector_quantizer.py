@@ -229,6 +229,7 @@ class VectorQuantizer(keras.layers.Layer):
         settings = (self.codes, self.kmeans_steps, self.distance == "cosine")
         base = ops.cond(leave, lambda: base, lambda: k_means(rows, weights, noise, *settings))
         self.base.assign(base)
+        self.counts.assign(ops.where(leave, ops.copy(self.counts), 1.0))
         if self.update == "ema":
             self.sums.assign(ops.where(leave, ops.copy(self.sums), base))
         self.started.assign(ops.where(leave, ops.copy(self.started), 1.0))

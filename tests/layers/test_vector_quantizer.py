@@ -225,6 +225,20 @@ def test_the_first_batch_of_training_makes_the_codebook(rng, update):
     assert np.abs(state(layer)[0] - started).max() < (20 if update == "ema" else 1e-6)
 
 
+@pytest.mark.parametrize("update", ["ema", "loss"])
+def test_averages_begin_with_the_codebook(rng, update):
+    z, states = vectors(rng, 30, 2), []
+    for empty in (0, 5):
+        layer = VectorQuantizer(8, 2, update, decay=0.5, kmeans_steps=0)
+        for _ in range(empty):
+            layer(z, mask=np.zeros(30, bool), training=True)
+        layer.seed_generator.state.assign(np.zeros(2))
+        layer(z, training=True)
+        states.append(state(layer))
+    for expected, found in zip(*states, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_k_means_is_that_of_loops(rng):
     rows, noise = vectors(rng, 30, 2), rng.uniform(size=30).astype("float32")
     weights = (rng.uniform(size=30) < 0.7).astype("float32")
