@@ -172,6 +172,8 @@ class ResidualQuantizer(keras.layers.Layer):
 
 def _checked(quantizers, gradient):
     """The list of quantisers that can be stages of one."""
+    if not isinstance(quantizers, list | tuple):
+        raise ValueError(f"Expected a list of quantisers. Received: {quantizers=}")
     quantizers = list(quantizers)
     kinds = [cls for cls in (FSQ, VectorQuantizer) if quantizers and isinstance(quantizers[0], cls)]
     if not kinds or not all(isinstance(each, kinds[0]) for each in quantizers):

@@ -145,6 +145,7 @@ SAME = FSQ([5, 5])
     ("arguments", "message"),
     [
         ({"quantizers": []}, "Expected a list of FSQ"),
+        ({"quantizers": SAME}, "a list of quantisers. Received: quantizers=<FSQ"),
         ({"quantizers": [FSQ([5, 5]), VectorQuantizer(4, 2)]}, "list of FSQ.*VectorQuantizer'"),
         ({"quantizers": [FSQ([5, 5]), FSQ([5])]}, "of one width"),
         ({"quantizers": [SAME, SAME]}, "different quantisers"),
