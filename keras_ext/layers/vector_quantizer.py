@@ -48,7 +48,10 @@ class VectorQuantizer(keras.layers.Layer):
       `LayerNormalization` before it, or take "cosine".
     - All of it is float32 whatever the policy. Positions that a mask hides do not count: 0 stands in
       for what is there, which may be NaN, and gets no gradient.
-    - Replicas add up counts and sums, and share the vectors that codes are made of.
+    - Replicas add up counts and sums, and share the vectors that codes are made of. A graph of
+      TensorFlow exchanges nothing in a branch, so that all vectors of all replicas are gathered in
+      every step of training, n d floats: for the start, even after it, and for dead codes. With
+      kmeans_steps=None and threshold_dead=0 nothing is; one replica never gathers.
 
     Args:
         codes: int, K, the size of the codebook.
@@ -219,6 +222,7 @@ class VectorQuantizer(keras.layers.Layer):
 
     def _drawn(self, rows, weights):
         """Rows of all replicas, their weights, and random numbers."""
+        # In every step: there can be no collective in the branch that makes the codes of them.
         noise = keras.random.uniform(ops.shape(weights), seed=self.seed_generator, dtype="float32")
         return gather_over_replicas((ops.stop_gradient(rows), weights, noise))
 

@@ -112,6 +112,9 @@ class AutoencoderVQ(keras.Model):
     def encode(self, x, batch_size=None):
         """The codes of data.
 
+        Every position has one that `decode` takes, also those that the mask of the encoder's output
+        hides, where it stands for nothing. The `indices` of a call with {"x": data} are -1 there.
+
         Args:
             x: (b, ...) data.
             batch_size: int, how many are encoded at once; None: all. Defaults to None.

@@ -127,6 +127,10 @@ def test_padding_is_not_counted(rng):
     found = counted(to_numpy(model.encode(tokens))[:, :3], 32)
     np.testing.assert_allclose([logs["usage"], logs["perplexity"]], found, rtol=1e-5)
     np.testing.assert_allclose(np.sum(model.quantizer.counts), 0.99 * 32 + 0.01 * 48, rtol=1e-4)
+    # What is hidden can be encoded and decoded; a call marks it.
+    codes, marked = to_numpy(model.encode(tokens)), to_numpy(model({"x": tokens})["indices"])
+    assert codes.min() >= 0 and model.decode(codes).shape == (16, 6, 9)
+    np.testing.assert_array_equal(marked, np.where(tokens > 0, codes, -1))
 
 
 @pytest.mark.slow
