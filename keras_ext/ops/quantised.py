@@ -166,8 +166,10 @@ def zero_hidden(vectors, mask):
     """
     if mask is None:
         return vectors
-    visible = visible_positions(mask, ops.shape(vectors)[:-1]) > 0
-    return ops.where(visible[..., None], vectors, ops.zeros_like(vectors))
+    visible = ops.cast(mask, "bool")
+    for _ in range(len(vectors.shape) - len(visible.shape)):
+        visible = visible[..., None]
+    return ops.where(visible, vectors, ops.zeros_like(vectors))
 
 
 def marked_indices(indices, mask):
