@@ -78,6 +78,9 @@ ANGLES = np.array([2.6, 1.0, 0.2, 1.5, 2.0, 0.6])
 TWO_TEXTS = np.ones((6, 2, 2), "float32") * np.float32([1.0, 0.0])
 TWO_TEXTS[:, 1] = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=-1)
 GRADED = {"y_true": GRADES, "y_pred": TWO_TEXTS}
+# Indices of 8 codes, and of stages of 8 and 4; -1 is none.
+CODES = {"y_true": GRADES[:3], "y_pred": np.array([[0, 5, 5], [7, 5, -1], [-1] * 3], "int32")}
+STAGES = {"y_true": GRADES[:3], "y_pred": np.array([[0, 3], [7, 2], [-1, -1]], "int32")}
 CONTRAST = {"temperature": 0.5, "score": "dot", "symmetric": True}
 
 CAUSAL = np.tile(np.tril(np.ones((LENGTH, LENGTH), "bool")), (3, 1, 1))
@@ -794,6 +797,10 @@ ROWS = [
     MetricRow(
         metrics.SpanF1, {**OTHER_SPANS, "threshold": 0.25, "factored": True}, FACTORED, "other"
     ),
+    MetricRow(metrics.CodeUsage, {"codes": 8}, CODES),
+    MetricRow(metrics.CodeUsage, {"codes": [8, 4]}, STAGES, "stages"),
+    MetricRow(metrics.CodePerplexity, {"codes": 8}, CODES),
+    MetricRow(metrics.CodePerplexity, {"codes": [8, 4]}, STAGES, "stages"),
     FunctionRow(activations.gelu_tanh, {}, {"x": RNG.normal(size=(3, 5)).astype("float32")}),
 ]
 

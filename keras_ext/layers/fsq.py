@@ -11,6 +11,7 @@ from keras_ext.ops.quantised import (
     outputs_of,
     specs_of,
     straight_through,
+    zero_hidden,
 )
 from keras_ext.ops.settings import one_of, whole
 
@@ -46,13 +47,15 @@ class FSQ(keras.layers.Layer):
 
     Call arguments:
         inputs: (..., k) for k levels, floats.
-        mask: bool, of the first axes of the inputs, such as (b, n), or None.
+        mask: bool, of the first axes of the inputs, such as (b, n), or None. 0 stands in for what it
+            hides.
         return_indices: bool. Defaults to False.
         return_loss: bool, as of quantisers that have a loss. Defaults to False.
 
     Returns:
         (..., k) codes, float32; with `return_indices` a tuple of these and indices (...) int32,
-        which are -1 where the mask hides, and with `return_loss` the loss as the last, 0.
+        which are -1 where the mask hides, and where a channel is NaN, as is its code then; with
+        `return_loss` the loss as the last, 0.
 
     Raises:
         ValueError: for levels below 2, 2 with "tanh" (the two meet at atanh(0.999) = 3.8, so that
@@ -111,10 +114,9 @@ class FSQ(keras.layers.Layer):
             )
 
     def call(self, inputs, mask=None, return_indices=False, return_loss=False):
-        bounded = self.bound(inputs)
-        digits = self.digits(bounded)
-        codes = straight_through(self._codes(digits), bounded)
-        indices = marked_indices(self._indices(digits), mask)
+        bounded = self.bound(zero_hidden(ops.convert_to_tensor(inputs), mask))
+        codes, indices = self.nearest(bounded)
+        codes, indices = straight_through(codes, bounded), marked_indices(indices, mask)
         return outputs_of(codes, indices, ops.zeros(()), return_indices, return_loss)
 
     def bound(self, inputs):
@@ -127,9 +129,11 @@ class FSQ(keras.layers.Layer):
         return (ops.tanh(z + shift) * self._half - self._offset) / self._centre
 
     def nearest(self, bounded):
-        """The code nearest to each bounded vector: (..., k) float32, and its index."""
-        digits = self.digits(bounded)
-        return self._codes(digits), self._indices(digits)
+        """The code nearest to each bounded vector: (..., k) float32, and its index, -1 of NaN."""
+        digits, known = self.digits(bounded), ops.logical_not(ops.isnan(bounded))
+        places = ops.cast(ops.where(known, digits, 0.0), "int32") * self._strides
+        indices = ops.where(ops.all(known, -1), ops.sum(places, -1), -1)
+        return self._codes(digits), indices
 
     def digits(self, bounded):
         """The level of each channel of bounded vectors, counted from the lowest: (..., k) float32."""
@@ -139,9 +143,6 @@ class FSQ(keras.layers.Layer):
     def _codes(self, digits):
         return (digits - self._centre) / self._centre
 
-    def _indices(self, digits):
-        return ops.sum(ops.cast(digits, "int32") * self._strides, -1)
-
     def encode(self, z):
         """The indices of the codes of vectors.
 
@@ -149,9 +150,9 @@ class FSQ(keras.layers.Layer):
             z: (..., k) floats.
 
         Returns:
-            (...) int32.
+            (...) int32, -1 where a channel is NaN.
         """
-        return self._indices(self.digits(self.bound(z)))
+        return self.nearest(self.bound(z))[1]
 
     def decode(self, indices):
         """The codes of indices.
@@ -185,6 +186,8 @@ class FSQ(keras.layers.Layer):
 def _checked_levels(levels, mode):
     """The levels as Python ints."""
     one_of("mode", mode, MODES)
+    if np.ndim(levels) != 1:
+        raise ValueError(f"Expected a list of the levels of each channel. Received: {levels=}")
     levels = [whole("levels", each, least=2) for each in levels]
     if not levels:
         raise ValueError(f"Expected the levels of at least one channel. Received: {levels=}")

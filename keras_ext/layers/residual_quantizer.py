@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_ext.layers.fsq import FSQ
 from keras_ext.layers.vector_quantizer import VectorQuantizer
-from keras_ext.ops.quantised import GRADIENTS, marked_indices, outputs_of, specs_of
+from keras_ext.ops.quantised import GRADIENTS, marked_indices, outputs_of, specs_of, zero_hidden
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -28,7 +28,8 @@ class ResidualQuantizer(keras.layers.Layer):
 
     Call arguments:
         inputs: (..., d), floats.
-        mask: bool, of the first axes of the inputs, such as (b, n), or None.
+        mask: bool, of the first axes of the inputs, such as (b, n), or None. 0 stands in for what it
+            hides.
         training: bool, whether codebooks learn.
         return_indices: bool. Defaults to False.
         return_loss: bool, whether the sum of the losses is returned and not added: see
@@ -90,6 +91,7 @@ class ResidualQuantizer(keras.layers.Layer):
             losses.extend(loss)
             return code, index
 
+        inputs = zero_hidden(ops.convert_to_tensor(inputs), mask)
         z, codes, indices = self._stages(inputs, stage)
         output = GRADIENTS[self.gradient](codes, z)
         return outputs_of(output, indices, sum(losses), return_indices, return_loss)
@@ -170,6 +172,8 @@ class ResidualQuantizer(keras.layers.Layer):
 
 def _checked(quantizers, gradient):
     """The list of quantisers that can be stages of one."""
+    if not isinstance(quantizers, list | tuple):
+        raise ValueError(f"Expected a list of quantisers. Received: {quantizers=}")
     quantizers = list(quantizers)
     kinds = [cls for cls in (FSQ, VectorQuantizer) if quantizers and isinstance(quantizers[0], cls)]
     if not kinds or not all(isinstance(each, kinds[0]) for each in quantizers):

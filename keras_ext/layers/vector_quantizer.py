@@ -11,6 +11,7 @@ from keras_ext.ops.quantised import (
     outputs_of,
     specs_of,
     visible_positions,
+    zero_hidden,
 )
 from keras_ext.ops.replicas import gather_over_replicas, replica_count, sum_over_replicas
 from keras_ext.ops.settings import number, one_of, share, whole
@@ -45,8 +46,12 @@ class VectorQuantizer(keras.layers.Layer):
     - **"cosine"** makes unit vectors of z and of the codes, for search, loss, averages and output.
     - What is averaged may drift in size, as nothing holds z back but the commitment: put a
       `LayerNormalization` before it, or take "cosine".
-    - All of it is float32 whatever the policy. Positions that a mask hides do not count.
-    - Replicas add up counts and sums, and share the vectors that codes are made of.
+    - All of it is float32 whatever the policy. Positions that a mask hides do not count: 0 stands in
+      for what is there, which may be NaN, and gets no gradient.
+    - Replicas add up counts and sums, and share the vectors that codes are made of. A graph of
+      TensorFlow exchanges nothing in a branch, so that all vectors of all replicas are gathered in
+      every step of training, n d floats: for the start, even after it, and for dead codes. With
+      kmeans_steps=None and threshold_dead=0 nothing is; one replica never gathers.
 
     Args:
         codes: int, K, the size of the codebook.
@@ -175,7 +180,7 @@ class VectorQuantizer(keras.layers.Layer):
             raise ValueError(f"Expected vectors (..., {self.dim}). Received: shape={tuple(shape)}")
 
     def call(self, inputs, mask=None, training=None, return_indices=False, return_loss=False):
-        z = self._vectors(inputs)
+        z = self._vectors(zero_hidden(ops.convert_to_tensor(inputs), mask))
         rows = ops.reshape(z, (-1, self.dim))
         weights = ops.reshape(visible_positions(mask, ops.shape(z)[:-1]), (-1,))
         learning = bool(training) and self.trainable
@@ -217,6 +222,7 @@ class VectorQuantizer(keras.layers.Layer):
 
     def _drawn(self, rows, weights):
         """Rows of all replicas, their weights, and random numbers."""
+        # In every step: there can be no collective in the branch that makes the codes of them.
         noise = keras.random.uniform(ops.shape(weights), seed=self.seed_generator, dtype="float32")
         return gather_over_replicas((ops.stop_gradient(rows), weights, noise))
 
@@ -227,6 +233,7 @@ class VectorQuantizer(keras.layers.Layer):
         settings = (self.codes, self.kmeans_steps, self.distance == "cosine")
         base = ops.cond(leave, lambda: base, lambda: k_means(rows, weights, noise, *settings))
         self.base.assign(base)
+        self.counts.assign(ops.where(leave, ops.copy(self.counts), 1.0))
         if self.update == "ema":
             self.sums.assign(ops.where(leave, ops.copy(self.sums), base))
         self.started.assign(ops.where(leave, ops.copy(self.started), 1.0))

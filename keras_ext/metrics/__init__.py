@@ -1,6 +1,9 @@
-"""Metrics: span F1 over score tensors, exact scores over entities in text, distances of samples."""
+"""Metrics: span F1 over score tensors, exact scores over entities in text, distances of samples,
+use of codes."""
 
 from keras_ext.metrics.best_threshold import best_threshold
+from keras_ext.metrics.code_perplexity import CodePerplexity
+from keras_ext.metrics.code_usage import CodeUsage
 from keras_ext.metrics.correlation import pearson, spearman
 from keras_ext.metrics.energy_distance import energy_distance
 from keras_ext.metrics.entity_scores import EntityScores, score_entities
@@ -14,6 +17,8 @@ from keras_ext.metrics.spearman_correlation import SpearmanCorrelation
 from keras_ext.metrics.two_sample_floor import TwoSampleFloor, two_sample_floor
 
 __all__ = [
+    "CodePerplexity",
+    "CodeUsage",
     "EntityScores",
     "PrecisionRecall",
     "RetrievalScores",

@@ -5,6 +5,7 @@ from itertools import starmap
 import keras
 from keras import ops
 
+from keras_ext.ops.settings import whole
 from keras_ext.ops.traced import is_traced
 
 
@@ -148,6 +149,29 @@ def visible_positions(mask, shape):
     return ops.broadcast_to(mask, shape)
 
 
+def zero_hidden(vectors, mask):
+    """Vectors that are 0 where a mask hides, so that a NaN there spoils neither sums nor gradients.
+
+    Args:
+        vectors: (..., d).
+        mask: bool, of the first axes of the vectors, such as (b, n), or None.
+
+    Returns:
+        (..., d).
+
+    Example:
+
+    >>> np.array(zero_hidden(np.float32([[1], [np.nan]]), np.array([True, False]))).tolist()
+    [[1.0], [0.0]]
+    """
+    if mask is None:
+        return vectors
+    visible = ops.cast(mask, "bool")
+    for _ in range(len(vectors.shape) - len(visible.shape)):
+        visible = visible[..., None]
+    return ops.where(visible, vectors, ops.zeros_like(vectors))
+
+
 def marked_indices(indices, mask):
     """Indices that are -1 where a mask hides.
 
@@ -166,6 +190,108 @@ def marked_indices(indices, mask):
     if mask is None:
         return indices
     return ops.where(visible_positions(mask, ops.shape(indices)) > 0, indices, -1)
+
+
+def code_numbers(codes):
+    """How many codes there are, as a setting.
+
+    Args:
+        codes: int, or a list of ints, one for each stage of a quantiser.
+
+    Returns:
+        int or list of int.
+
+    Raises:
+        ValueError: for anything else, below 1, and an empty list.
+
+    Example:
+
+    >>> code_numbers((8, 4))
+    [8, 4]
+    """
+    if not isinstance(codes, list | tuple):
+        return whole("codes", codes)
+    if not codes:
+        raise ValueError(f"Expected the number of codes of at least one stage. Received: {codes=}")
+    return [whole("codes", each) for each in codes]
+
+
+def code_counts(indices, codes, weights=None):
+    """How often each code occurs.
+
+    Args:
+        indices: (...) integers, or floats that are some; of stages (..., stages). Those that are no
+            code, such as -1 of what a mask hides, are left out.
+        codes: int, or a list of ints, of each stage.
+        weights: numbers, of the first axes of the indices, what each counts; None: 1.
+
+    Returns:
+        List of a tensor (codes,) float32 for each stage, or for the only one.
+
+    Raises:
+        ValueError: for another number of stages.
+
+    Example:
+
+    >>> np.array(code_counts([2, 0, 2, -1], 3)).tolist()
+    [[1.0, 0.0, 2.0]]
+    """
+    indices = ops.cast(indices, "int32")
+    if not isinstance(codes, list | tuple):
+        indices, codes = indices[..., None], [codes]
+    if not indices.shape or indices.shape[-1] != len(codes):
+        raise ValueError(
+            f"Expected an index for each stage, (..., {len(codes)}). "
+            f"Received: indices.shape={tuple(indices.shape)}, {codes=}"
+        )
+
+    def counts(index, size):
+        known = ops.logical_and(index >= 0, index < size)
+        weight = ops.where(known, visible_positions(weights, ops.shape(index)), 0.0)
+        index = ops.where(known, index, 0)
+        return ops.segment_sum(ops.reshape(weight, (-1,)), ops.reshape(index, (-1,)), size)
+
+    return [counts(indices[..., i], size) for i, size in enumerate(codes)]
+
+
+def code_usage(counts):
+    """The share of codes that occurred, the mean over stages.
+
+    Args:
+        counts: list of (codes,) float32, as `code_counts` gives them.
+
+    Returns:
+        float32 scalar.
+
+    Example:
+
+    >>> float(code_usage([np.float32([3, 0, 0, 1])]))
+    0.5
+    """
+    return sum(ops.mean(ops.cast(each > 0, "float32")) for each in counts) / len(counts)
+
+
+def code_perplexity(counts):
+    """exp of the entropy of the codes, the mean over stages: how many would be as even.
+
+    Args:
+        counts: list of (codes,) float32, as `code_counts` gives them.
+
+    Returns:
+        float32 scalar, 1 of no counts.
+
+    Example:
+
+    >>> round(float(code_perplexity([np.float32([7, 7, 7, 0])])), 4)
+    3.0
+    """
+
+    def perplexity(each):
+        total = ops.sum(each)
+        shares = each / ops.where(total > 0, total, 1.0)
+        return ops.exp(-ops.sum(shares * ops.log(ops.maximum(shares, 1e-30))))
+
+    return sum(map(perplexity, counts)) / len(counts)
 
 
 def outputs_of(codes, indices, loss, return_indices, return_loss):

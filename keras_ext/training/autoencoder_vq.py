@@ -3,7 +3,7 @@ from keras import ops
 from keras.saving import deserialize_keras_object, serialize_keras_object
 
 from keras_ext.ops.replicas import replica_count
-from keras_ext.training.code_statistics import CodeStatistic, perplexity, usage
+from keras_ext.training.code_statistics import CodeStatistics
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -76,10 +76,7 @@ class AutoencoderVQ(keras.Model):
             quantizer.build(inner)
         outer = (*shape[:-1], decoder.input_shape[-1])
         self.project_out = self._projection(inner, outer, "project_out")
-        self.code_statistics = [
-            CodeStatistic(function, quantizer.num_codes, name=function.__name__)
-            for function in (usage, perplexity)
-        ]
+        self.code_statistics = CodeStatistics(quantizer.num_codes)
         self.built = True
 
     def _projection(self, old, new, name):
@@ -111,6 +108,9 @@ class AutoencoderVQ(keras.Model):
 
     def encode(self, x, batch_size=None):
         """The codes of data.
+
+        Every position has one that `decode` takes, also those that the mask of the encoder's output
+        hides, where it stands for nothing. The `indices` of a call with {"x": data} are -1 there.
 
         Args:
             x: (b, ...) data.
@@ -160,8 +160,7 @@ class AutoencoderVQ(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y, x_again, details = _compared(x, y, y_pred)
         if "indices" in details:
-            for statistic in self.code_statistics:
-                statistic.update_state(details["indices"])
+            self.code_statistics.update_state(details["indices"])
         return super().compute_metrics(x, y, x_again, sample_weight)
 
     # Keras drops weights of samples that have no target.

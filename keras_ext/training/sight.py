@@ -61,9 +61,17 @@ def sees_later(encoder, vocabulary_size):
 
     Returns:
         bool.
+
+    Raises:
+        ValueError: for an encoder of fewer than 2 tokens, where none is before another.
     """
     rng, shape = np.random.default_rng(0), token_shape(encoder)
-    length = shape[1] or LENGTH
+    length = LENGTH if shape[1] is None else shape[1]
+    if length < 2:
+        raise ValueError(
+            "Expected an encoder of at least 2 tokens: of fewer, none has another before it. "
+            f"Received: encoder={encoder.name} of token ids {shape}"
+        )
     ids = np.repeat(rng.integers(vocabulary_size, size=(1, length)), 2, axis=0)
     middle = length // 2
     ids[1, middle:] = (ids[0, middle:] + 1) % vocabulary_size

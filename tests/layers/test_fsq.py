@@ -129,6 +129,26 @@ def test_extreme_inputs_are_the_outer_levels():
     assert np.isnan(layer(np.float32([[np.nan, 0, 0]]))[0, 0])
 
 
+@pytest.mark.parametrize("mode", ["tanh", "sigmoid"])
+def test_nan_has_no_index(rng, mode):
+    layer, z = FSQ([8, 5], mode), rng.normal(size=(3, 4, 2)).astype("float32")
+    spoilt = z.copy()
+    spoilt[0, 1, 0] = spoilt[2, 3] = np.nan
+    expected = np.where(np.isnan(spoilt).any(-1), -1, layer.encode(z))
+    for run in (lambda function: function, compiled):
+        codes, indices = run(lambda x: layer(x, return_indices=True))(ops.convert_to_tensor(spoilt))
+        np.testing.assert_array_equal(indices, expected)
+        np.testing.assert_array_equal(np.isnan(codes), np.isnan(spoilt))
+        np.testing.assert_array_equal(run(layer.encode)(ops.convert_to_tensor(spoilt)), expected)
+
+
+def test_what_a_mask_hides_may_be_anything(rng):
+    mask, z = np.array([[True, False, True], [False, True, True]]), rng.normal(size=(2, 3, 2))
+    clean, spoilt = (np.where(mask[..., None], z, value) for value in (0.0, np.nan))
+    layer = FSQ([5, 3])
+    np.testing.assert_array_equal(layer(spoilt, mask=mask), layer(clean))
+
+
 def test_any_rank(rng):
     layer, z = FSQ([5, 3]), rng.normal(size=(2, 3, 4, 5, 2))
     for x in (z, z[0], z[0, 0, 0, 0]):
@@ -168,6 +188,9 @@ def test_indices_out_of_range(index):
         ({"levels": [0]}, "at least 2. Received: levels=0"),
         ({"levels": [4.5]}, "an int of at least 2. Received: levels=4.5"),
         ({"levels": []}, "at least one channel"),
+        ({"levels": 8}, "a list of the levels.*Received: levels=8"),
+        ({"levels": None}, "a list of the levels.*Received: levels=None"),
+        ({"levels": [[8]]}, "a list of the levels.*Received: levels=..8"),
         ({"levels": [8] * 11}, "int32.*several FSQ.*8589934592 codes"),
         ({"levels": [5], "mode": "relu"}, "Unknown mode.*mode='relu'"),
     ],

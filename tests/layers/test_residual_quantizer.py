@@ -38,6 +38,18 @@ def test_indices_stand_for_the_output_bit_for_bit(rng, kind):
     assert [len(book) for book in layer.codebook()] == layer.num_codes
 
 
+@pytest.mark.parametrize("kind", ["vq", "tanh"])
+def test_what_a_mask_hides_may_be_anything(rng, kind):
+    mask, z = np.array([[True, False, True], [True, True, False]]), vectors(rng, 2, 3, 3)
+    layer = ResidualQuantizer(stages(kind))
+    clean = layer(np.where(mask[..., None], z, 0.0), mask=mask, return_indices=True)
+    spoilt = np.where(mask[..., None], z, np.float32(np.nan))
+    for found, expected in zip(layer(spoilt, mask=mask, return_indices=True), clean, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    layer(spoilt, mask=mask, training=True)
+    assert all(np.isfinite(to_numpy(weight)).all() for weight in layer.weights)
+
+
 def test_stages_quantise_what_is_left(rng):
     quantizers, z = stages("vq"), vectors(rng, 9, 3)
     output = ResidualQuantizer(quantizers)(z)
@@ -133,6 +145,7 @@ SAME = FSQ([5, 5])
     ("arguments", "message"),
     [
         ({"quantizers": []}, "Expected a list of FSQ"),
+        ({"quantizers": SAME}, "a list of quantisers. Received: quantizers=<FSQ"),
         ({"quantizers": [FSQ([5, 5]), VectorQuantizer(4, 2)]}, "list of FSQ.*VectorQuantizer'"),
         ({"quantizers": [FSQ([5, 5]), FSQ([5])]}, "of one width"),
         ({"quantizers": [SAME, SAME]}, "different quantisers"),

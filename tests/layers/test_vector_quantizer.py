@@ -130,6 +130,29 @@ def test_codes_are_exact_and_the_nearest(rng):
     np.testing.assert_array_equal(indices, distances.argmin(-1))
 
 
+@pytest.mark.parametrize("hidden", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("update", "distance"), [("ema", "l2"), ("loss", "cosine")])
+def test_what_a_mask_hides_may_be_anything(rng, update, distance, hidden):
+    z, found = vectors(rng, 2, 5, 3), []
+    for value in (0.0, hidden):
+        x = ops.convert_to_tensor(np.where(MASK[..., None], z, np.float32(value)))
+        layer = VectorQuantizer(4, 3, update, distance=distance, threshold_dead=0.9, seed=0)
+
+        def objective(tensors, layer=layer):
+            with keras.StatelessScope():
+                output, loss = layer(tensors[0], mask=MASK, training=True, return_loss=True)
+                return ops.sum(ops.square(output)) + loss, 0
+
+        for _ in range(3):
+            output = layer(x, mask=MASK, training=True)
+        gradient = to_numpy(value_and_gradients(objective, [x])[1][0])
+        assert not gradient[~MASK].any()
+        found.append([to_numpy(output), gradient, *state(layer)])
+    for clean, spoilt in zip(*found, strict=True):
+        assert np.isfinite(spoilt).all()
+        np.testing.assert_array_equal(spoilt, clean)
+
+
 # === Gradients ===
 def gradient_of(function, x, upstream):
     def objective(tensors):
@@ -200,6 +223,20 @@ def test_the_first_batch_of_training_makes_the_codebook(rng, update):
     started = state(layer)[0]
     layer(z + 100.0, training=True)
     assert np.abs(state(layer)[0] - started).max() < (20 if update == "ema" else 1e-6)
+
+
+@pytest.mark.parametrize("update", ["ema", "loss"])
+def test_averages_begin_with_the_codebook(rng, update):
+    z, states = vectors(rng, 30, 2), []
+    for empty in (0, 5):
+        layer = VectorQuantizer(8, 2, update, decay=0.5, kmeans_steps=0)
+        for _ in range(empty):
+            layer(z, mask=np.zeros(30, bool), training=True)
+        layer.seed_generator.state.assign(np.zeros(2))
+        layer(z, training=True)
+        states.append(state(layer))
+    for expected, found in zip(*states, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_k_means_is_that_of_loops(rng):

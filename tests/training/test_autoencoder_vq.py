@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from gradients import to_numpy
 
-from keras_ext import layers
+from keras_ext import layers, metrics
 from keras_ext.training import AutoencoderVQ
-from keras_ext.training.code_statistics import CodeStatistic, perplexity, usage
 
 QUANTIZERS = {
     "fsq": lambda: layers.FSQ([5, 3]),
@@ -70,6 +69,11 @@ def test_training_learns_and_the_logs_say_how_codes_are_used(name, x):
     else:
         found = counted(codes, model.quantizer.num_codes)
     np.testing.assert_allclose([logs["usage"], logs["perplexity"]], found, rtol=1e-5)
+    for metric in (metrics.CodeUsage, metrics.CodePerplexity):
+        metric = metric(model.quantizer.num_codes)
+        metric.update_state(None, codes)
+        logged = logs[metric.name.removeprefix("code_")]
+        np.testing.assert_allclose(float(metric.result()), logged, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ema", "loss"])
@@ -127,6 +131,10 @@ def test_padding_is_not_counted(rng):
     found = counted(to_numpy(model.encode(tokens))[:, :3], 32)
     np.testing.assert_allclose([logs["usage"], logs["perplexity"]], found, rtol=1e-5)
     np.testing.assert_allclose(np.sum(model.quantizer.counts), 0.99 * 32 + 0.01 * 48, rtol=1e-4)
+    # What is hidden can be encoded and decoded; a call marks it.
+    codes, marked = to_numpy(model.encode(tokens)), to_numpy(model({"x": tokens})["indices"])
+    assert codes.min() >= 0 and model.decode(codes).shape == (16, 6, 9)
+    np.testing.assert_array_equal(marked, np.where(tokens > 0, codes, -1))
 
 
 @pytest.mark.slow
@@ -157,16 +165,6 @@ def test_a_saved_model_goes_on_where_it_was(name, x, tmp_path):
         each.fit(x, batch_size=64, verbose=0, shuffle=False)
     for old, new in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(old, new, atol=1e-6)
-
-
-def test_statistics_of_counts():
-    statistic = CodeStatistic(perplexity, 4, "perplexity")
-    statistic.update_state(np.array([[0, 1], [-1, 1]]))
-    statistic.update_state(np.array([0, -1]))
-    np.testing.assert_allclose(float(statistic.result()), 2.0, rtol=1e-6)
-    assert float(usage(np.float32([3, 0, 0, 1]))) == 0.5
-    np.testing.assert_allclose(float(perplexity(np.float32([7] * 5))), 5.0, rtol=1e-5)
-    assert float(CodeStatistic(usage, 4, "usage").result()) == 0.0
 
 
 def test_two_replicas_are_one_device(two_replicas):

@@ -211,11 +211,14 @@ def test_what_is_refused():
             pretrainer_of(**arguments)
     ids = keras.Input((None,), dtype="int32")
     vectors = keras.Model(ids, keras.layers.Embedding(3, 4)(ids)[:, 0])
+    single = keras.Input((1,), dtype="int32")
+    single = keras.Model(single, keras.layers.Embedding(3, 4)(single))
     unplaced = encoder_of(custom_position_ids=True)
     for encoder, said in [
         (keras.layers.Embedding(3, 4), "functional keras.Model of token ids"),
         (keras.Sequential([keras.Input((None, 3)), keras.layers.Dense(4)]), "of token ids"),
         (vectors, "one vector for each token"),
+        (single, r"at least 2 tokens.*Received.*\(None, 1\)"),
     ]:
         with pytest.raises(ValueError, match=said):
             pretrainer_of(encoder)
