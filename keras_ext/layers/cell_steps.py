@@ -46,13 +46,24 @@ class CellSteps:
 
         No gradient passes.
         """
+        return self.jacobian_later(inputs, states)()
+
+    def jacobian_later(self, inputs, states):
+        """A function that computes `jacobian`, of the weights as they are now, when called."""
         inputs, states = ops.stop_gradient(inputs), ops.stop_gradient(states)
-        u = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        x = ops.reshape(states, (-1, sum(self.sizes)))
-        with self.frozen():
-            new, jacobian = value_and_jacobian(lambda x: self._rows(u, x)[1], x, self.elementwise)
-        lead = ops.shape(states)
-        return ops.reshape(new, lead), ops.reshape(jacobian, (*lead, *jacobian.shape[2:]))
+        frozen = self.frozen()
+
+        def compute():
+            u = ops.reshape(inputs, (-1, inputs.shape[-1]))
+            x = ops.reshape(states, (-1, sum(self.sizes)))
+            with frozen:
+                new, jacobian = value_and_jacobian(
+                    lambda x: self._rows(u, x)[1], x, self.elementwise
+                )
+            lead = ops.shape(states)
+            return ops.reshape(new, lead), ops.reshape(jacobian, (*lead, *jacobian.shape[2:]))
+
+        return compute
 
     def frozen(self):
         """A scope in which no gradient reaches the weights of the cell."""
