@@ -24,7 +24,7 @@ ARROWS = {
     "ops": (set(), TENSORS),
     "activations": ({"ops"}, TENSORS),
     "initializers": ({"ops"}, TENSORS),
-    "layers": (PARTS, TENSORS),
+    "layers": (PARTS | {"keras_internals"}, TENSORS),
     "models": (PARTS | {"layers"}, TENSORS),
     "checkpoints": (MODELS | {"files"}, TENSORS | {"h5py", "ml_dtypes", "safetensors"}),
     "bert4keras": (MODELS | {"files", "checkpoints"}, TENSORS | {"h5py"}),

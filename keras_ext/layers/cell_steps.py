@@ -67,7 +67,16 @@ class CellSteps:
 
     def frozen(self):
         """A scope in which no gradient reaches the weights of the cell."""
-        return keras.StatelessScope([(v, ops.stop_gradient(v.value)) for v in self.cell.variables])
+        scopes = []
+
+        def freeze(x):
+            values = [(v, ops.stop_gradient(v.value)) for v in self.cell.variables]
+            scopes.append(keras.StatelessScope(values))
+            return x
+
+        # In a layer of the cell's dtype: the policy of the layer around may cast to half precision.
+        keras.layers.Lambda(freeze, dtype=self.cell.compute_dtype, name="freeze")(ops.zeros(()))
+        return scopes[0]
 
     def join(self, states):
         """One tensor of the states of a cell, in the dtype that the cell computes in."""

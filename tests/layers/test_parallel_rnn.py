@@ -307,6 +307,20 @@ def test_a_cell_of_half_precision_computes_in_float32(name, policy):
     )
 
 
+@pytest.mark.parametrize("method", ["newton", "picard"])
+def test_sweeps_read_weights_that_half_precision_around_does_not_round(method):
+    layer, _ = make("gru")
+    states = []
+    for dtype in ("float32", "mixed_bfloat16"):
+        again = ParallelRNN(layer.cell, method, 1e-6, dtype=dtype)
+        again.build((None, None, 3))
+        found = []
+        again._masked = lambda outputs, mask, found=found: found.append(outputs) or outputs
+        again(ops.cast(ops.cast(data(layer)[0], "bfloat16"), "float32"))
+        states.append(to_numpy(found[0]))
+    np.testing.assert_allclose(*states, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("cell", "arguments", "message"),
     [
