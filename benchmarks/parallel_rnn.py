@@ -3,11 +3,12 @@
     sweeps     sweeps that each method needs, random recurrent kernels of a spectral radius near rho
     gradient   error of the gradient, where the sweeps end early
     time       beside the loop of Keras over the steps, same weights; value, and value and gradient
+    scan       a linear recurrence in blocks, as `ops.linear_recurrence`, and by associative_scan
 
 A recurrent kernel has normal entries of standard deviation rho / sqrt(d); above rho = 1 the network
 without input is chaotic. A method that did not converge, or exploded, fell back to the loop: "loop".
 
-Run: python benchmarks/parallel_rnn.py sweeps gradient time
+Run: python benchmarks/parallel_rnn.py sweeps gradient time scan
 """
 
 import argparse
@@ -19,6 +20,7 @@ from keras import ops
 from timing import BACKEND, compilers, median_times, print_table, to_numpy
 
 from keras_ext.layers import ParallelRNN
+from keras_ext.ops import linear_recurrence
 
 METHODS = ("newton", "diagonal", "picard", "fixed")
 
@@ -226,7 +228,52 @@ def side_of(layer, cell, x, what, compiler):
     return lambda: function(x, *values)
 
 
-PARTS = {"sweeps": sweeps, "gradient": gradient, "time": time}
+def scan(arguments):
+    """Prints times of a linear recurrence, in blocks and by `keras.ops.associative_scan`."""
+    rows = []
+    for length in arguments.lengths:
+        shape = (length, arguments.batch, arguments.width)
+        gates = np.random.default_rng(0).uniform(0.5, 1, shape).astype("float32")
+        x = ops.convert_to_tensor(np.ones(shape, "float32"))
+        zeros = ops.zeros(shape[1:])
+        for how, compiler in compilers().items():
+            if how == "eager":
+                continue
+            sides = {
+                name: functools.partial(compiler(functools.partial(side)), gates, x, zeros)
+                for name, side in (("blocks", linear_recurrence), ("scan", associative))
+            }
+            rows.append([length, how, *scan_times(sides, arguments.repeats)])
+    print_table(
+        f"x_t = g_t x_(t-1) + u_t, d={arguments.width}, b={arguments.batch}",
+        ["length", "run as", "blocks, ms", "associative_scan, ms"],
+        rows,
+        arguments.repeats,
+    )
+
+
+def scan_times(sides, repeats):
+    """Milliseconds of both sides, or what kept the second from being compiled."""
+    try:
+        to_numpy(sides["scan"]())
+    except Exception as error:  # whatever XLA raises: it is what the table reports
+        print(f"associative_scan: {type(error).__name__}: {str(error)[:300]}")
+        seconds = median_times({"blocks": sides["blocks"]}, repeats)
+        return [f"{1000 * seconds['blocks']:.1f}", "does not compile"]
+    seconds = median_times(sides, repeats)
+    return [f"{1000 * seconds[name]:.1f}" for name in ("blocks", "scan")]
+
+
+def associative(gates, x, initial):
+    """`linear_recurrence` of a state of zeros, as a scan of the maps x -> g x + u."""
+
+    def after(first, second):
+        return second[0] * first[0], second[0] * first[1] + second[1]
+
+    return ops.associative_scan(after, (gates, x))[1]
+
+
+PARTS = {"sweeps": sweeps, "gradient": gradient, "time": time, "scan": scan}
 
 
 def main():

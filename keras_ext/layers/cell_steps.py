@@ -46,17 +46,37 @@ class CellSteps:
 
         No gradient passes.
         """
+        return self.jacobian_later(inputs, states)()
+
+    def jacobian_later(self, inputs, states):
+        """A function that computes `jacobian`, of the weights as they are now, when called."""
         inputs, states = ops.stop_gradient(inputs), ops.stop_gradient(states)
-        u = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        x = ops.reshape(states, (-1, sum(self.sizes)))
-        with self.frozen():
-            new, jacobian = value_and_jacobian(lambda x: self._rows(u, x)[1], x, self.elementwise)
-        lead = ops.shape(states)
-        return ops.reshape(new, lead), ops.reshape(jacobian, (*lead, *jacobian.shape[2:]))
+        frozen = self.frozen()
+
+        def compute():
+            u = ops.reshape(inputs, (-1, inputs.shape[-1]))
+            x = ops.reshape(states, (-1, sum(self.sizes)))
+            with frozen:
+                new, jacobian = value_and_jacobian(
+                    lambda x: self._rows(u, x)[1], x, self.elementwise
+                )
+            lead = ops.shape(states)
+            return ops.reshape(new, lead), ops.reshape(jacobian, (*lead, *jacobian.shape[2:]))
+
+        return compute
 
     def frozen(self):
         """A scope in which no gradient reaches the weights of the cell."""
-        return keras.StatelessScope([(v, ops.stop_gradient(v.value)) for v in self.cell.variables])
+        scopes = []
+
+        def freeze(x):
+            values = [(v, ops.stop_gradient(v.value)) for v in self.cell.variables]
+            scopes.append(keras.StatelessScope(values))
+            return x
+
+        # In a layer of the cell's dtype: the policy of the layer around may cast to half precision.
+        keras.layers.Lambda(freeze, dtype=self.cell.compute_dtype, name="freeze")(ops.zeros(()))
+        return scopes[0]
 
     def join(self, states):
         """One tensor of the states of a cell, in the dtype that the cell computes in."""

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_ext import activations
 from keras_ext.ops.linear_recurrence import linear_recurrence
+from keras_ext.ops.settings import whole
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -25,14 +26,15 @@ class MinimalGRU(keras.layers.Layer):
 
     Call arguments:
         inputs: (b, n, k).
-        mask: (b, n) bool, true = token. A step that is none keeps the state, and gives it again.
+        mask: (b, n) bool, true = token. A step that is none keeps the state, and gives it again;
+            its inputs are not read, and may be NaN.
         initial_state: (b, units), h_0, or a list of it. None: zeros.
 
     Returns:
         (b, n, units), or (b, units), in the compute dtype; with `return_state` also (b, units).
 
     Raises:
-        ValueError: for `units` below 1, or inputs that are not of rank 3.
+        ValueError: for `units` that are no int of at least 1, or inputs that are not of rank 3.
 
     Example:
 
@@ -60,16 +62,14 @@ class MinimalGRU(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"Expected at least one unit. Received: {units=}")
-        self.units = units
+        self.units = whole("units", units)
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.return_sequences = return_sequences
         self.return_state = return_state
         self.project = keras.layers.Dense(
-            2 * units,
+            2 * self.units,
             use_bias=use_bias,
             kernel_initializer=self.kernel_initializer,
             dtype=self.dtype_policy,
@@ -82,9 +82,13 @@ class MinimalGRU(keras.layers.Layer):
         self.project.build(inputs_shape)
 
     def call(self, inputs, mask=None, initial_state=None):
+        if mask is not None:
+            mask = ops.cast(mask, "bool")[..., None]
+            # Before the kernel, too: NaN times a gradient of zero would be NaN.
+            inputs = ops.where(mask, inputs, 0)
         z, c = self._gates(inputs)
         if mask is not None:
-            z, c = (ops.where(ops.cast(mask, "bool")[..., None], x, 0) for x in (z, c))
+            z, c = (ops.where(mask, x, 0) for x in (z, c))
         if initial_state is None:
             initial_state = ops.zeros_like(z[:, 0])
         elif isinstance(initial_state, (list, tuple)):

@@ -4,6 +4,7 @@ import warnings
 import keras
 from keras import ops, tree
 
+from keras_ext.keras_internals import layers_inside
 from keras_ext.layers.cell_steps import CellSteps
 from keras_ext.layers.parallel_sweeps import (
     METHODS,
@@ -11,7 +12,8 @@ from keras_ext.layers.parallel_sweeps import (
     sequential_states,
     with_gradient,
 )
-from keras_ext.ops.linear_recurrence import linear_recurrence, previous_states
+from keras_ext.ops.linear_recurrence import linear_recurrence
+from keras_ext.ops.settings import number, one_of, whole
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-8}
 
@@ -37,19 +39,21 @@ class ParallelRNN(keras.layers.RNN):
                     converges for strongly contractive cells only, and explodes for others
 
     After k sweeps the first k states are right whatever the method. Where the sweeps do not
-    converge, or give NaN, the states are computed one after the other: right, and slow. In eager
-    mode this warns; in a compiled function `fallbacks` tells. The gradient is exact for the states
-    that were found, by the recurrence of the adjoint at them, with the whole derivative whatever
-    the method; no sweep is stored for it.
+    converge, or give NaN, the states are computed one after the other: right, and slow. A call
+    that is not compiled warns of it. `fit`, `predict` and all that is compiled cannot warn (XLA on
+    TensorFlow has no way back into Python): look at `fallbacks`, which counts there, too. The
+    gradient is exact for the states that were found, by the recurrence of the adjoint at them, with
+    the whole derivative whatever the method; no sweep is stored for it.
 
     It is a `keras.layers.RNN`: the cell, the weights, masks, `stateful` and what is returned are
     the same. A masked step keeps the state and repeats the last output, which is 0 before the first
     step, as in Keras on TensorFlow (on JAX, Keras repeats the first state instead). Two variables
-    tell how it went: `sweeps`, of the last call, and `fallbacks`, how many calls needed the loop.
-    They are no weights, and are not saved: `set_weights` takes those of a `keras.layers.RNN`.
+    tell how it went: `sweeps`, of the last call, and `fallbacks`, how many calls needed the loop;
+    of several replicas, those of the first. They are no weights, and are not saved: `set_weights`
+    takes those of a `keras.layers.RNN`.
 
-    The states are in float32 or float64 whatever the policy: a cell of a half-precision policy is
-    given the policy "float32". A cell whose unit i reads no state but its own can say so by an
+    The states are in float32 or float64 whatever the policy: a cell of a half-precision policy, and
+    every layer in it, is given the policy "float32". A cell whose unit i reads no state but its own can say so by an
     attribute `elementwise = True`; if that is not true, the gradient is wrong.
 
     Args:
@@ -75,7 +79,7 @@ class ParallelRNN(keras.layers.RNN):
     Raises:
         ValueError: for what is not a cell, a cell with dropout (its mask is that of one step), a
             cell of several states that calls itself elementwise, an unknown method, a tolerance
-            that is not above 0, `max_sweeps` below 1, or unrolling.
+            that is no number above 0, `max_sweeps` that is no int of at least 1, or unrolling.
 
     Example:
 
@@ -108,21 +112,17 @@ class ParallelRNN(keras.layers.RNN):
         if isinstance(cell, (list, tuple)):
             cell = keras.layers.StackedRNNCells(cell)
         _check_cell(cell)
-        if method not in METHODS:
-            raise ValueError(f"Unknown method, expected one of {METHODS}. Received: {method=}")
-        if tolerance is not None and not tolerance > 0:
+        if tolerance is not None and number("tolerance", tolerance) <= 0:
             raise ValueError(f"Expected a tolerance above 0. Received: {tolerance=}")
-        if max_sweeps is not None and max_sweeps < 1:
-            raise ValueError(f"Expected at least one sweep. Received: {max_sweeps=}")
         if kwargs.pop("unroll", False):
             raise ValueError("There is no loop to unroll. Received: unroll=True")
         super().__init__(cell, return_sequences, return_state, go_backwards, **kwargs)
-        for part in _cells(cell):
+        for part in [cell, *layers_inside(cell)]:
             if part.compute_dtype not in TOLERANCES:
                 part.dtype_policy = keras.DTypePolicy("float32")
-        self.method = method
-        self.tolerance = tolerance
-        self.max_sweeps = max_sweeps
+        self.method = one_of("method", method, METHODS)
+        self.tolerance = None if tolerance is None else float(tolerance)
+        self.max_sweeps = None if max_sweeps is None else whole("max_sweeps", max_sweeps)
 
     def build(self, sequences_shape, initial_state_shape=None):
         super().build(sequences_shape, initial_state_shape)
@@ -168,8 +168,9 @@ class ParallelRNN(keras.layers.RNN):
             inputs = ops.where(mask, inputs, 0)
         initial = steps.join(initial_state)
         states = self._solve(steps, inputs, mask, initial)
-        states = with_gradient(steps, inputs, mask, initial, states)
-        return self._outputs(steps, inputs, mask, initial, states)
+        outputs, states = with_gradient(steps, inputs, mask, initial, states)
+        outputs = self._masked(outputs, mask)
+        return outputs[-1], ops.swapaxes(outputs, 0, 1), steps.split(states[-1])
 
     def _solve(self, steps, inputs, mask, initial):
         """The states (T, b, d), by sweeps, or one by one where these do not converge."""
@@ -186,19 +187,16 @@ class ParallelRNN(keras.layers.RNN):
             lambda: sequential_states(steps, inputs, mask, initial),
         )
 
-    def _outputs(self, steps, inputs, mask, initial, states):
-        """Last output, outputs (b, T, o) and last states, as `keras.layers.RNN` has them."""
-        outputs = steps.call(inputs, previous_states(states, initial))[0]
-        if outputs is None:
-            outputs = steps.split(states)[0]
-        if mask is not None and self.zero_output_for_mask:
-            outputs = ops.where(mask, outputs, 0)
-        elif mask is not None:
-            # A masked step repeats the output before it, which is 0 before the first.
-            outputs = ops.where(mask, outputs, 0)
-            repeats = ops.broadcast_to(ops.where(mask, 0, 1), ops.shape(outputs))
-            outputs = linear_recurrence(repeats, outputs, ops.zeros_like(outputs[0]))
-        return outputs[-1], ops.swapaxes(outputs, 0, 1), steps.split(states[-1])
+    def _masked(self, outputs, mask):
+        """Outputs (T, b, o) as `keras.layers.RNN` has them in masked steps."""
+        if mask is None:
+            return outputs
+        outputs = ops.where(mask, outputs, 0)
+        if self.zero_output_for_mask:
+            return outputs
+        # A masked step repeats the output before it, which is 0 before the first.
+        repeats = ops.broadcast_to(ops.where(mask, 0, 1), ops.shape(outputs))
+        return linear_recurrence(repeats, outputs, ops.zeros_like(outputs[0]))
 
     def get_config(self):
         config = super().get_config()
@@ -209,10 +207,6 @@ class ParallelRNN(keras.layers.RNN):
             "tolerance": self.tolerance,
             "max_sweeps": self.max_sweeps,
         }
-
-
-def _cells(cell):
-    return [cell, *getattr(cell, "cells", ())]
 
 
 def _check_cell(cell):
@@ -229,7 +223,7 @@ def _check_cell(cell):
             "Expected one state of a cell with `elementwise = True`: its derivative is a diagonal. "
             f"Received: state_size={cell.state_size}"
         )
-    for part in _cells(cell):
+    for part in [cell, *layers_inside(cell)]:
         rates = [getattr(part, name, 0) for name in ("dropout", "recurrent_dropout")]
         if any(rates):
             raise ValueError(

@@ -78,11 +78,12 @@ def sequential_states(steps, inputs, mask, initial):
 
 
 def with_gradient(steps, inputs, mask, initial, states):
-    """Known states, as a function of weights, inputs and initial state that has their gradient.
+    """Outputs and known states, with their gradient of weights, inputs and initial state.
 
     The cell is called on all steps at once, x_t = f(u_t, x_{t-1}) of states x_{t-1} that are held
     fixed. What the gradient with respect to x_t is for the weights comes from the recurrence of the
-    adjoint, with the derivatives G_t of the cell at the same states:
+    adjoint, with the derivatives G_t of the cell at the same states, which nothing but a gradient
+    computes:
 
         l_t = dx_t + G_{t+1}^T l_{t+1}
 
@@ -94,22 +95,28 @@ def with_gradient(steps, inputs, mask, initial, states):
         states: (T, b, d), the solution.
 
     Returns:
-        (T, b, d).
+        (T, b, o) outputs, what the cell gives in masked steps included, and (T, b, d) states.
     """
     before = previous_states(ops.stop_gradient(states), initial)
-    new = steps.call(inputs, before)[1]
-    _, gates = steps.jacobian(inputs, before)
+    outputs, new = steps.call(inputs, before)
+    jacobian = steps.jacobian_later(inputs, before)
     if mask is not None:
-        new, gates = ops.where(mask, new, before), masked_gates(gates, mask)
+        new = ops.where(mask, new, before)
 
     @ops.custom_gradient
-    def attached(new, gates):
+    def attached(new):
         def gradient(*upstream, **_):
-            return adjoint_recurrence(gates, upstream[-1]), ops.zeros_like(gates)
+            gates = jacobian()[1]
+            gates = gates if mask is None else masked_gates(gates, mask)
+            return adjoint_recurrence(gates, upstream[-1])
 
         return new, gradient
 
-    return attached(new, gates)
+    states = attached(new)
+    if outputs is None:
+        return steps.split(states)[0], states
+    # Once more, for a gradient that goes through the states.
+    return steps.call(inputs, previous_states(states, initial))[0], states
 
 
 def masked_gates(gates, mask):

@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+FEW = 48
+
 
 def value_and_jacobian(function, x, elementwise=False):
     """What a function of rows gives, and its derivative, a matrix for each row.
@@ -53,4 +55,6 @@ def value_and_jacobian(function, x, elementwise=False):
     zeros = tf.UnconnectedGradients.ZERO
     if elementwise:
         return y, tape.gradient(y, x, unconnected_gradients=zeros)
-    return y, tape.batch_jacobian(y, x, unconnected_gradients=zeros)
+    # All at once they come from a new graph, which takes longer to make than few products alone.
+    at_once = not tf.executing_eagerly() or x.shape[-1] > FEW
+    return y, tape.batch_jacobian(y, x, zeros, experimental_use_pfor=at_once)

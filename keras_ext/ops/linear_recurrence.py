@@ -1,3 +1,4 @@
+import keras
 from keras import ops
 
 BLOCK = 16
@@ -15,12 +16,16 @@ def linear_recurrence(gates, inputs, initial):
     length is unknown when traced, which happens in TensorFlow, the sequence is cut twice, and a loop
     goes over what is left.
 
+    `keras.ops.associative_scan` computes the same, and is not used: for 8,192 steps of (4, 16) XLA on
+    TensorFlow does not compile it, its graph is some times slower than blocks, and on JAX it takes
+    longer, too (`benchmarks/parallel_rnn.py scan`).
+
     The gradient is the same recurrence backwards, and keeps nothing but gates and states:
 
         l_t = dx_t + G_{t+1}^T l_{t+1},  dh_t = l_t,  dG_t = l_t x_{t-1}^T
 
-    It is computed in the dtype of `inputs`, float32 or float64: products of gates overflow in half
-    precision.
+    It is computed in float32, or float64 where `inputs` are that, and given in the dtype of
+    `inputs`: products of gates overflow in half precision.
 
     Args:
         gates: (T, ..., d), a factor for each number of the state, or (T, ..., d, d), a matrix G_t.
@@ -31,7 +36,8 @@ def linear_recurrence(gates, inputs, initial):
         (T, ..., d), x_1 to x_T.
 
     Raises:
-        ValueError: if the ranks of the arguments do not go together.
+        ValueError: if the shapes of the arguments do not go together, as far as they are known when
+            traced. Nothing is broadcast: the gradient would have to be summed again.
 
     Example:
 
@@ -44,19 +50,14 @@ def linear_recurrence(gates, inputs, initial):
     length, 2018, https://arxiv.org/abs/1709.04057
     """
     inputs = ops.convert_to_tensor(inputs)
-    gates, initial = (ops.cast(x, inputs.dtype) for x in (gates, initial))
-    ranks = len(gates.shape), len(inputs.shape), len(initial.shape)
-    full = ranks[0] - ranks[1]
-    if full not in (0, 1) or ranks[2] != ranks[1] - 1:
-        raise ValueError(
-            "Expected gates of (T, ..., d) or (T, ..., d, d), inputs of (T, ..., d) and an initial "
-            f"state of (..., d). Received: gates {tuple(gates.shape)}, inputs "
-            f"{tuple(inputs.shape)}, initial {tuple(initial.shape)}"
-        )
+    given = keras.backend.standardize_dtype(inputs.dtype)
+    dtype = "float64" if given == "float64" else "float32"
+    gates, inputs, initial = (ops.cast(x, dtype) for x in (gates, inputs, initial))
+    full = _is_full(*(tuple(x.shape) for x in (gates, inputs, initial)))
 
     @ops.custom_gradient
     def recurrence(gates, inputs, initial):
-        states = _states(gates, inputs, initial, bool(full))
+        states = _states(gates, inputs, initial, full)
 
         def gradient(*upstream, **_):
             adjoint = adjoint_recurrence(gates, upstream[-1])
@@ -68,7 +69,7 @@ def linear_recurrence(gates, inputs, initial):
 
         return states, gradient
 
-    return recurrence(gates, inputs, initial)
+    return ops.cast(recurrence(gates, inputs, initial), given)
 
 
 def adjoint_recurrence(gates, upstream):
@@ -114,6 +115,22 @@ def previous_states(states, initial):
     [0.0, 1.0, 2.0]
     """
     return ops.concatenate([initial[None], states[:-1]])
+
+
+def _is_full(gates, inputs, initial):
+    """Whether gates are matrices; raises ValueError for shapes that do not go together."""
+    full = len(gates) > len(inputs)
+    expected = [(gates, inputs + inputs[-1:] if full else inputs), (initial, inputs[1:])]
+    if not inputs or not all(
+        len(shape) == len(other)
+        and all(None in (n, m) or n == m for n, m in zip(shape, other, strict=True))
+        for shape, other in expected
+    ):
+        raise ValueError(
+            "Expected gates of (T, ..., d) or (T, ..., d, d), inputs of (T, ..., d) and an initial "
+            f"state of (..., d). Received: gates {gates}, inputs {inputs}, initial {initial}"
+        )
+    return full
 
 
 def _states(gates, inputs, initial, full, cuts=0):

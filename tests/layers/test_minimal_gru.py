@@ -52,6 +52,24 @@ def test_what_is_masked_has_no_gradient_and_may_be_nan(layer, rng):
     assert np.isfinite(to_numpy(layer(x, mask=MASK)[0])).all()
 
 
+def test_the_weights_learn_nothing_of_what_is_masked(layer, rng):
+    x = rng.normal(size=(3, 5, 3)).astype("float32")
+    values = [to_numpy(weight.value) for weight in layer.weights]
+    seen = []
+    for hidden in (0, 7, np.nan):
+        filled = np.where(MASK[..., None], x, np.float32(hidden))
+
+        def outputs(*values, filled=filled):
+            with keras.StatelessScope(zip(layer.weights, values, strict=True)):
+                return layer(filled, mask=MASK)[0]
+
+        seen.append(value_and_gradient(outputs, *values)[1])
+    for gradients in zip(*seen, strict=True):
+        assert np.any(gradients[0])
+        for gradient in gradients[1:]:
+            np.testing.assert_array_equal(gradient, gradients[0])
+
+
 def test_steps_give_what_the_sequence_gives(layer, rng):
     x = rng.normal(size=(3, 40, 3)).astype("float32")
     state, outputs = layer.initial_state(3), []
@@ -80,7 +98,8 @@ def test_learns_in_a_model(rng):
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="Received: units=0"):
-        MinimalGRU(0)
+    for units in (0, 2.5, "a"):
+        with pytest.raises(ValueError, match=f"Received: units={units!r}"):
+            MinimalGRU(units)
     with pytest.raises(ValueError, match=r"\(b, n, k\)"):
         MinimalGRU(2)(np.ones((2, 3)))

@@ -5,6 +5,7 @@ from gradients import differentiated, relative_error, to_numpy
 from harness_backend import compiled
 from keras import ops
 
+from keras_ext.keras_internals import layers_inside
 from keras_ext.layers import ParallelRNN
 from keras_ext.layers.cell_steps import CellSteps
 from keras_ext.layers.parallel_sweeps import METHODS, parallel_states, sequential_states
@@ -34,6 +35,24 @@ class Elementwise(keras.layers.Layer):
     def call(self, inputs, states):
         state = ops.tanh(ops.matmul(inputs, self.kernel) + self.factor * states[0])
         return state * states[0] + 1.0, [state]
+
+
+class TwoDense(keras.layers.Layer):
+    """A cell made of layers: tanh(kernel(u_t) + recurrent(x_{t-1}))."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.state_size = self.output_size = units
+        self.kernel = keras.layers.Dense(units, dtype=self.dtype_policy)
+        self.recurrent = keras.layers.Dense(units, use_bias=False, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        self.kernel.build(input_shape)
+        self.recurrent.build((None, self.state_size))
+
+    def call(self, inputs, states):
+        state = ops.tanh(self.kernel(inputs) + self.recurrent(states[0]))
+        return state, [state]
 
 
 def mask_of(rows):
@@ -130,7 +149,7 @@ def test_stacked_cells():
     x, _ = data(make("gru")[0])
     for part, other in zip(keras.tree.flatten(layer(x)), keras.tree.flatten(loop(x)), strict=True):
         np.testing.assert_allclose(part, other, atol=1e-6)
-    assert layer.count_params() == loop.count_params() + 2
+    assert layer.count_params() == loop.count_params()
 
 
 def solution(layer, method, sweeps, tolerance=1e-30):
@@ -160,6 +179,18 @@ def test_as_many_sweeps_as_steps_suffice_and_one_to_see_it(method):
     (states, converged, count), expected = solution(layer, method, LENGTH + 1, 1e-4)
     assert bool(converged) and int(count) <= LENGTH + 1
     np.testing.assert_allclose(to_numpy(states), expected, atol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX traces the loop")
+def test_without_a_gradient_the_cell_is_called_once_a_sweep_and_once_for_the_result(monkeypatch):
+    cell = keras.layers.GRUCell(4)
+    layer = ParallelRNN(cell, "picard")
+    x = np.random.default_rng(0).normal(size=(3, LENGTH, 3)).astype("float32")
+    layer.build(x.shape)
+    calls, call = [], cell.call
+    monkeypatch.setattr(cell, "call", lambda *x, **y: calls.append(0) or call(*x, **y))
+    layer(x)
+    assert len(calls) == int(layer.sweeps) + 1
 
 
 def test_convergence_in_the_last_sweep_counts():
@@ -241,22 +272,53 @@ def test_trains_as_the_loop_does_and_counts_what_fell_back():
         np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
+HALF_CELLS = {
+    "gru": lambda dtype: keras.layers.GRUCell(4, dtype=dtype),
+    "sublayers": lambda dtype: TwoDense(4, dtype=dtype),
+    "nested": lambda dtype: keras.layers.StackedRNNCells(
+        [
+            keras.layers.StackedRNNCells([TwoDense(4, dtype=dtype)], dtype=dtype),
+            keras.layers.SimpleRNNCell(2, dtype=dtype),
+        ],
+        dtype=dtype,
+    ),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_a_cell_of_half_precision_computes_in_float32(policy):
-    layer, loop = make("gru")
-    half = ParallelRNN(keras.layers.GRUCell(4, dtype=policy), dtype=policy)
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+@pytest.mark.parametrize("name", HALF_CELLS)
+def test_a_cell_of_half_precision_computes_in_float32(name, policy):
+    layer, _ = make(HALF_CELLS[name]("float32"))
+    half = ParallelRNN(HALF_CELLS[name](policy), dtype=policy)
     half.build((None, None, 3))
+    for part in [half.cell, *layers_inside(half.cell)]:
+        assert part.compute_dtype == "float32"
     half.cell.set_weights(layer.cell.get_weights())
-    x = np.asarray(ops.cast(ops.cast(data(layer)[0], half.compute_dtype), "float32"))
+    x = np.random.default_rng(1).normal(size=(3, LENGTH, 3))
+    x = np.asarray(ops.cast(ops.cast(x, half.compute_dtype), "float32"))
     outputs = half(x)
     assert keras.backend.standardize_dtype(outputs.dtype) == half.compute_dtype
     assert int(half.fallbacks) == 0
-    expected = ops.cast(loop(x)[0], half.compute_dtype)
+    expected = ops.cast(layer(x)[0], half.compute_dtype)
     eps = 2**-7 if "bfloat16" in policy else 2**-10
     np.testing.assert_allclose(
         *(np.asarray(ops.cast(y, "float32")) for y in (outputs, expected)), atol=eps
     )
+
+
+@pytest.mark.parametrize("method", ["newton", "picard"])
+def test_sweeps_read_weights_that_half_precision_around_does_not_round(method):
+    layer, _ = make("gru")
+    states = []
+    for dtype in ("float32", "mixed_bfloat16"):
+        again = ParallelRNN(layer.cell, method, 1e-6, dtype=dtype)
+        again.build((None, None, 3))
+        found = []
+        again._masked = lambda outputs, mask, found=found: found.append(outputs) or outputs
+        again(ops.cast(ops.cast(data(layer)[0], "bfloat16"), "float32"))
+        states.append(to_numpy(found[0]))
+    np.testing.assert_allclose(*states, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -267,10 +329,18 @@ def test_a_cell_of_half_precision_computes_in_float32(policy):
         (lambda: keras.layers.GRUCell(3), {"method": "secant"}, "Received: method='secant'"),
         (lambda: keras.layers.GRUCell(3), {"tolerance": 0.0}, "Received: tolerance=0.0"),
         (lambda: keras.layers.GRUCell(3), {"tolerance": float("nan")}, "tolerance=nan"),
+        (lambda: keras.layers.GRUCell(3), {"tolerance": "a"}, "Received: tolerance='a'"),
+        (lambda: keras.layers.GRUCell(3), {"method": ["newton"]}, "Received: method="),
         (lambda: keras.layers.GRUCell(3), {"max_sweeps": 0}, "Received: max_sweeps=0"),
+        (lambda: keras.layers.GRUCell(3), {"max_sweeps": 2.5}, "Received: max_sweeps=2.5"),
         (lambda: keras.layers.GRUCell(3), {"unroll": True}, "Received: unroll=True"),
         (lambda: keras.layers.GRUCell(3, dropout=0.1), {}, "dropout=0.1"),
         (lambda: [keras.layers.GRUCell(3, recurrent_dropout=0.1)], {}, "recurrent_dropout=0.1"),
+        (
+            lambda: [keras.layers.StackedRNNCells([keras.layers.GRUCell(3, dropout=0.1)])],
+            {},
+            "dropout=0.1",
+        ),
     ],
 )
 def test_wrong_arguments(cell, arguments, message):

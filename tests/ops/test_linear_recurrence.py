@@ -85,11 +85,38 @@ def test_float64_stays():
 
 @pytest.mark.parametrize(
     "shapes",
-    [[(4, 2), (4, 2, 3), (2, 3)], [(4, 2, 3), (4, 2, 3), (3,)], [(4, 3, 3, 3), (4, 3), (3,)]],
+    [
+        [(4, 2), (4, 2, 3), (2, 3)],
+        [(4, 2, 3), (4, 2, 3), (3,)],
+        [(4, 3, 3, 3), (4, 3), (3,)],
+        [(5, 1, 2), (5, 3, 2), (3, 2)],
+        [(5, 3, 2), (5, 1, 2), (1, 2)],
+        [(5, 3, 2), (5, 3, 2), (1, 2)],
+        [(5, 3, 2), (4, 3, 2), (3, 2)],
+        [(5, 3, 2, 1), (5, 3, 2), (3, 2)],
+        [(5,), (), ()],
+    ],
+    ids=str,
 )
-def test_ranks_that_do_not_go_together_are_refused(shapes):
+def test_shapes_that_do_not_go_together_are_refused(shapes):
     with pytest.raises(ValueError, match=r"Received: gates \("):
         linear_recurrence(*[np.ones(shape, "float32") for shape in shapes])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(dtype):
+    """0.999^t: in bfloat16 the gates would be 1; products of 16 gates of 4 overflow float16."""
+    gates = np.full((3000, 1), 0.999, "float32")
+    inputs, zeros = np.ones((3000, 1)), np.zeros(1)
+    states = linear_recurrence(gates, ops.cast(inputs, dtype), zeros)
+    assert keras.backend.standardize_dtype(states.dtype) == dtype
+    expected = (1 - 0.999**3000) / (1 - 0.999)
+    np.testing.assert_allclose(float(states[-1, 0]), expected, rtol=2**-8)
+    rest = ops.cast(0 * inputs[:40], dtype)
+    values, (gradient,) = value_and_gradient(
+        lambda gates: linear_recurrence(gates, rest, zeros), np.full((40, 1), 4, "float32")
+    )
+    assert not np.any(values.astype("float32")) and not np.any(gradient)
 
 
 def test_jacobian_of_rows(rng):
