@@ -110,6 +110,8 @@ def forget_resumed_epoch(model):
 def is_within_fit(named):
     """Whether Keras' `fit` calls `evaluate`, by its arguments by name."""
     return "_use_cached_eval_dataset" in named
+
+
 def separate_losses(layer):
     """Keeps apart what a layer adds with `add_loss` on several replicas (`tf.distribute`).
 

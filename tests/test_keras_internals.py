@@ -230,6 +230,8 @@ def evaluations_within_fit():
     model.fit(x, x, validation_data=(x, x), verbose=0)
     model.evaluate(x, x, verbose=0)
     assert asked == [True, False]
+
+
 def losses_of_a_layer():
     class Adding(keras.layers.Layer):
         def call(self, x):
