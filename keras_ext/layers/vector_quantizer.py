@@ -224,7 +224,8 @@ class VectorQuantizer(keras.layers.Layer):
         """Rows of all replicas, their weights, and random numbers."""
         # In every step: there can be no collective in the branch that makes the codes of them.
         noise = keras.random.uniform(ops.shape(weights), seed=self.seed_generator, dtype="float32")
-        return gather_over_replicas((ops.stop_gradient(rows), weights, noise))
+        rows, *others = gather_over_replicas((ops.stop_gradient(rows), weights, noise))
+        return ops.reshape(rows, (-1, self.dim)), *others  # gathering forgets the width
 
     def _start(self, rows, weights, noise):
         """Makes the codebook of the first batch that has anything to see."""
