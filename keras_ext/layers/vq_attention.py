@@ -165,7 +165,7 @@ class VQAttention(keras.layers.Layer):
             kernel = self.kernel_initializer.clone()
             self.lag_kernel = self.add_weight(shape, kernel, name="lag_kernel")
             query = (self.heads, 1, self.key_size)
-            self.lag_query = self.add_weight(query, "zeros", name="lag_query")
+            self.lag_query = self.add_weight(query, "zeros", name="lag_query_bias")
         elif self.position_bias == "toeplitz":
             shape = (self.heads, 1, (1 if self.causal else 2) * self.block_length + 1)
             self.lag_bias = self.add_weight(shape, "zeros", name="lag_bias")

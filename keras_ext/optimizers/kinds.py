@@ -8,6 +8,7 @@ BY_NAME = {
     "gain": "gain",
     "scale": "gain",
     "log_scale": "temperature",
+    "shift": "bias",  # of learnt codes from where they began
 }
 """The kinds of the names that do not say it themselves."""
 
