@@ -48,9 +48,11 @@ def key_mask(inputs, column_dropout=0.0):
     Raises:
         ValueError: for a share outside of [0, 1).
     """
-    drop = DropToken(column_dropout, mode="mask", name="Attention-Column-Dropout")
     mask = inputs["padding_mask"]
-    return drop(inputs["token_ids"], mask=mask)[2] if column_dropout else mask
+    if not column_dropout:  # a layer of random numbers would change those of all that are made later
+        return mask
+    drop = DropToken(column_dropout, mode="mask", name="Attention-Column-Dropout")
+    return drop(inputs["token_ids"], mask=mask)[2]
 
 
 def check_heads(hidden_dim, num_heads, head_size=None):
