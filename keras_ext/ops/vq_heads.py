@@ -26,8 +26,8 @@ def normalize_head(x):
 
     >>> import numpy as np
     >>> y = np.asarray(normalize_head(np.float32([[3, 1, 3, 1]])))
-    >>> y.round(2).tolist()
-    [[0.71, -0.71, 0.71, -0.71]]
+    >>> [f"{each:.2f}" for each in y[0]]
+    ['0.71', '-0.71', '0.71', '-0.71']
     """
     centred = x - ops.mean(x, -1, keepdims=True)
     variance = ops.mean(ops.square(centred), -1, keepdims=True)
