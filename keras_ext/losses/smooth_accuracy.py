@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_ext.losses.multilabel import can_be_equal
-from keras_ext.ops import float32_scores, is_masked, smooth_step
+from keras_ext.ops import MASKED, float32_scores, is_masked, smooth_step
 from keras_ext.ops.settings import number
 
 
@@ -44,6 +44,7 @@ def smooth_accuracy(y_true, y_pred):
             "Expected labels (...) for scores (..., classes). "
             f"Received: y_true.shape={tuple(labels.shape)}, y_pred.shape={tuple(scores.shape)}"
         )
+    scores = ops.where(is_masked(scores), MASKED, scores)  # no gradient, even where all are masked
     chosen = ops.cast(ops.one_hot(labels, scores.shape[-1]), "bool")
     # The sum of the others: 1 - p_t would cancel where p_t is near 1.
     others = ops.where(chosen, 0.0, ops.softmax(scores))

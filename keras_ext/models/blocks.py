@@ -49,7 +49,9 @@ def key_mask(inputs, column_dropout=0.0):
         ValueError: for a share outside of [0, 1).
     """
     mask = inputs["padding_mask"]
-    if not column_dropout:  # a layer of random numbers would change those of all that are made later
+    if (
+        not column_dropout
+    ):  # a layer of random numbers would change those of all that are made later
         return mask
     drop = DropToken(column_dropout, mode="mask", name="Attention-Column-Dropout")
     return drop(inputs["token_ids"], mask=mask)[2]
