@@ -142,9 +142,12 @@ class AroundRow(LayerRow):
     def make(self, policy="float32", **general):
         return self.cls(**self.passed(policy), dtype=keras.DTypePolicy(policy), **general)
 
-    def symbolic(self, subject, policy, shape=lambda x: (None, *x.shape[1:])):
-        # The shape of a sample is that of the network.
-        return super().symbolic(subject, policy, shape)
+    def symbolic(self, subject, policy, shape=None):
+        # The shape of a sample is that of the network. JAX knows how many random numbers it draws.
+        def open_batch(x):
+            return (None if keras.backend.backend() == "tensorflow" else len(x), *x.shape[1:])
+
+        return super().symbolic(subject, policy, shape or open_batch)
 
 
 class RecurrentRow(LayerRow):
