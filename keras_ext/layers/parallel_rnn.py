@@ -12,6 +12,7 @@ from keras_ext.layers.parallel_sweeps import (
     sequential_states,
     with_gradient,
 )
+from keras_ext.layers.replica_state import replica_state
 from keras_ext.ops.linear_recurrence import linear_recurrence
 from keras_ext.ops.settings import number, one_of, whole
 
@@ -126,19 +127,8 @@ class ParallelRNN(keras.layers.RNN):
 
     def build(self, sequences_shape, initial_state_shape=None):
         super().build(sequences_shape, initial_state_shape)
-        self.sweeps = self._add_counter("sweeps")
-        self.fallbacks = self._add_counter("fallbacks")
-
-    def _add_counter(self, name):
-        return self.add_weight(
-            (),
-            initializer="zeros",
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-            name=name,
-        )
+        self.sweeps = replica_state(self, (), "zeros", "sweeps")
+        self.fallbacks = replica_state(self, (), "zeros", "fallbacks")
 
     @property
     def weights(self):

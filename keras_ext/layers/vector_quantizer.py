@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ext.layers.replica_state import replica_state
 from keras_ext.ops.k_means import k_means, random_rows, smoothed_means, sums_by_code
 from keras_ext.ops.nearest_code import nearest_code
 from keras_ext.ops.quantised import (
@@ -151,29 +152,18 @@ class VectorQuantizer(keras.layers.Layer):
     def build(self, input_shape):
         self._check_width(input_shape)
         shape = (self.codes, self.dim)
-        self.base = self._state(shape, self._first_codes, "codebook")
-        self.counts = self._state((self.codes,), "ones", "counts")
+        self.base = replica_state(self, shape, self._first_codes, "codebook")
+        self.counts = replica_state(self, (self.codes,), "ones", "counts")
         if self.update == "ema":
-            self.sums = self._state(shape, lambda *_, **__: ops.copy(self.base), "sums")
+            self.sums = replica_state(self, shape, lambda *_, **__: ops.copy(self.base), "sums")
         else:  # Codes are base + shift: what is drawn anew is no business of the optimizer.
-            self.shift = self._state(shape, "zeros", "shift", trainable=True)
+            self.shift = replica_state(self, shape, "zeros", "shift", trainable=True)
         if self.kmeans_steps is not None:
-            self.started = self._state((), "zeros", "started")
+            self.started = replica_state(self, (), "zeros", "started")
 
     def _first_codes(self, shape, dtype=None):
         codes = self.codebook_initializer(shape, dtype)
         return unit_vectors(codes) if self.distance == "cosine" else codes
-
-    def _state(self, shape, initializer, name, trainable=False):
-        return self.add_weight(
-            shape,
-            initializer,
-            dtype="float32",
-            autocast=False,
-            trainable=trainable,
-            aggregation="mean" if trainable else "only_first_replica",
-            name=name,
-        )
 
     def _check_width(self, shape):
         if shape[-1] != self.dim:

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_ext.keras_internals import separate_losses
+from keras_ext.layers.replica_state import replica_state
 from keras_ext.ops.code_averages import (
     averaged_codebook,
     code_vectors,
@@ -146,13 +147,8 @@ class VQAttention(keras.layers.Layer):
         self.supports_masking = True
 
     def _dense(self, units, name):
-        return keras.layers.Dense(
-            units,
-            use_bias=False,
-            kernel_initializer=self.kernel_initializer.clone(),
-            dtype=self.dtype_policy,
-            name=name,
-        )
+        start = self.kernel_initializer.clone()
+        return keras.layers.Dense(units, None, False, start, dtype=self.dtype_policy, name=name)
 
     def build(self, input_shape):
         self.input_dense.build(input_shape)
@@ -170,20 +166,8 @@ class VQAttention(keras.layers.Layer):
             shape = (self.heads, 1, (1 if self.causal else 2) * self.block_length + 1)
             self.lag_bias = self.add_weight(shape, "zeros", name="lag_bias")
         shape = (self.heads, self.codes, self.key_size)
-        self.code_sums = self._average(shape, sphere, "code_sums")
-        self.code_counts = self._average(shape[:2], "ones", "code_counts")
-
-    def _average(self, shape, initializer, name):
-        """A state of the codebook, the same on all replicas and float32 whatever the policy."""
-        return self.add_weight(
-            shape,
-            initializer,
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-            name=name,
-        )
+        self.code_sums = replica_state(self, shape, sphere, "code_sums")
+        self.code_counts = replica_state(self, shape[:2], "ones", "code_counts")
 
     def codebook(self):
         """The codes of each head, float32 (heads, codes, key_size)."""
