@@ -32,7 +32,7 @@ ARROWS = {
     "metrics": ({"ops"}, TENSORS | {"scipy"}),
     "optimizers": ({"ops", "keras_internals"}, TENSORS),
     "callbacks": ({"ops", "keras_internals", "optimizers"}, TENSORS),
-    "training": (PARTS | {"keras_internals", "layers"}, TENSORS),
+    "training": (PARTS | {"keras_internals", "layers", "metrics"}, TENSORS),
     "diffusion": ({"ops", "files", "keras_internals"}, TENSORS),
     "data": ({"files"}, {"numpy", "tokenizers"}),
     "tasks": (TASKS | {""}, TENSORS | {"tokenizers"}),  # "": the package, for its version

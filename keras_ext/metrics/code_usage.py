@@ -1,7 +1,8 @@
 import keras
 from keras import ops
 
-from keras_ext.ops.quantised import code_counts, code_numbers, code_usage
+from keras_ext.metrics.counted_codes import add_counts, count_codes
+from keras_ext.ops.quantised import code_numbers, code_usage
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -45,16 +46,10 @@ class CodeUsage(keras.metrics.Metric):
     def __init__(self, codes, name="code_usage", **kwargs):
         super().__init__(name=name, **kwargs)
         self.codes = code_numbers(codes)
-        sizes = self.codes if isinstance(self.codes, list) else [self.codes]
-        self.counts = [
-            self.add_variable((size,), "zeros", "float32", name=f"counts_{i}")
-            for i, size in enumerate(sizes)
-        ]
+        self.counts = add_counts(self, self.codes)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        found = code_counts(y_pred, self.codes, sample_weight)
-        for counts, more in zip(self.counts, found, strict=True):
-            counts.assign_add(more)
+        count_codes(self, y_pred, sample_weight)
 
     def result(self):
         return code_usage([ops.copy(counts) for counts in self.counts])

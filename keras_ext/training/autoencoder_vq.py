@@ -2,8 +2,8 @@ import keras
 from keras import ops
 from keras.saving import deserialize_keras_object, serialize_keras_object
 
+from keras_ext.metrics import CodePerplexity, CodeUsage
 from keras_ext.ops.replicas import replica_count
-from keras_ext.training.code_statistics import CodeStatistics
 
 
 @keras.saving.register_keras_serializable(package="keras_ext")
@@ -76,7 +76,10 @@ class AutoencoderVQ(keras.Model):
             quantizer.build(inner)
         outer = (*shape[:-1], decoder.input_shape[-1])
         self.project_out = self._projection(inner, outer, "project_out")
-        self.code_statistics = CodeStatistics(quantizer.num_codes)
+        self.code_metrics = [
+            CodeUsage(quantizer.num_codes, name="usage"),
+            CodePerplexity(quantizer.num_codes, name="perplexity"),
+        ]
         self.built = True
 
     def _projection(self, old, new, name):
@@ -160,7 +163,8 @@ class AutoencoderVQ(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y, x_again, details = _compared(x, y, y_pred)
         if "indices" in details:
-            self.code_statistics.update_state(details["indices"])
+            for metric in self.code_metrics:
+                metric.update_state(None, details["indices"])
         return super().compute_metrics(x, y, x_again, sample_weight)
 
     # Keras drops weights of samples that have no target.
