@@ -46,6 +46,7 @@ class DiagonalCell(keras.layers.Layer):
 
 def make_cell(name, width, rho, dtype="float32"):
     """A cell with random weights, and the sequential layer of Keras that shares them."""
+    keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     if name == "diagonal":
         cell = DiagonalCell(width, dtype=dtype)

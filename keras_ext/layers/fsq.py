@@ -130,10 +130,11 @@ class FSQ(keras.layers.Layer):
 
     def nearest(self, bounded):
         """The code nearest to each bounded vector: (..., k) float32, and its index, -1 of NaN."""
-        digits, known = self.digits(bounded), ops.logical_not(ops.isnan(bounded))
-        places = ops.cast(ops.where(known, digits, 0.0), "int32") * self._strides
-        indices = ops.where(ops.all(known, -1), ops.sum(places, -1), -1)
-        return self._codes(digits), indices
+        digits = self.digits(bounded)
+        # What NaN is as an integer does not matter: its index is -1.
+        indices = ops.sum(ops.cast(digits, "int32") * self._strides, -1)
+        unknown = ops.isnan(ops.sum(bounded, -1))
+        return self._codes(digits), ops.where(unknown, -1, indices)
 
     def digits(self, bounded):
         """The level of each channel of bounded vectors, counted from the lowest: (..., k) float32."""
