@@ -291,7 +291,7 @@ def main(words=None):
     part.add_argument("--bias", choices=["xl", "toeplitz", "none"], default="xl")
     part.add_argument("--policy", default="float32")
     part.add_argument("--jit", action="store_true", help="XLA (with JAX always)")
-    part.add_argument("--max-gigabytes", type=float, default=20.0, help="for a side's scores")
+    part.add_argument("--max-gigabytes", type=float, default=10.0, help="for a side's scores")
     part.add_argument("--no-memory", action="store_true")
     part.add_argument("--processor-time", action="store_true", help="not the wall clock's")
     part = parts.add_parser("language")
