@@ -135,6 +135,17 @@ def test_every_encoder_trains_with_either_objective_that_suits_it(cls):
             pretrainer_of(encoder, objective=other)
 
 
+def test_a_backbone_of_keras_hub():
+    keras_hub = pytest.importorskip("keras_hub")
+    backbone = keras_hub.models.GPT2Backbone(SIZE, 1, 2, 16, 32, max_sequence_length=32)
+    model = pretrainer_of(backbone, objective="causal")
+    model.compile("adam", run_eagerly=keras.backend.backend() == "tensorflow")
+    before = to_numpy(backbone.token_embedding.embeddings)
+    (loss,) = model.fit(sequences(), verbose=0).history["loss"]
+    assert 0.5 < loss < 5
+    assert np.any(to_numpy(backbone.token_embedding.embeddings) != before)
+
+
 def test_a_bidirectional_encoder_predicts_no_next_token():
     with pytest.raises(ValueError, match="sees later tokens.*is causal.*objective='causal'"):
         pretrainer_of(objective="causal")
